@@ -1,0 +1,38 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <mutex>
+#include <string>
+
+#include "absl/status/status.h"
+#include "operator/engine/backend_spec.h"
+
+namespace collage::engine {
+
+// How much of a backend's limits is used: by volumes that exist and by creates under way. Thread safe.
+class Usage {
+ public:
+  struct Total {
+    int64_t volumes = 0;
+    int64_t bytes = 0;
+  };
+  // Replaces what is known of a volume (by its name); bytes < 0 removes it.
+  void set(const std::string& backend, const std::string& volume_name, int64_t bytes);
+  // Reserves room for a create, atomically with the check. Reserving again for the same name replaces. RESOURCE_EXHAUSTED names
+  // the limit's field, what is used and what was asked for; OUT_OF_RANGE for a single volume that is too large.
+  absl::Status reserve(const std::string& backend, const Limits& limits, const std::string& volume_name, int64_t bytes);
+  // Ends a reservation that came to nothing; no effect once set() made it real.
+  void release(const std::string& backend, const std::string& volume_name);
+  Total total(const std::string& backend) const;
+
+ private:
+  struct Item {
+    int64_t bytes = 0;
+    bool real = false;
+  };
+  mutable std::mutex mutex_;
+  std::map<std::string, std::map<std::string, Item>> items_;
+};
+
+}  // namespace collage::engine
