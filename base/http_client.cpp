@@ -1,0 +1,518 @@
+#include "base/http_client.h"
+
+#include <cpprest/http_client.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <poll.h>
+#include <pplx/threadpool.h>
+
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/ssl.hpp>
+#include <condition_variable>
+#include <cstring>
+#include <deque>
+#include <mutex>
+#include <optional>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/cord.h"
+#include "base/http_tls.h"
+#include "base/status.h"
+#include "base/strings.h"
+
+// How it works: a request runs on the library's pool, whose threads never wait for anything of ours. What
+// arrives goes into an Exchange, and the calling thread waits there for headers, chunks, the end, its stop
+// token and its deadline. A caller that gives up closes the connection and goes; the Exchange is owned by
+// both sides.
+namespace collage::base {
+namespace {
+
+namespace http = web::http;
+namespace streams = concurrency::streams;
+
+constexpr char kSentPayload[] = "collage.base/not-sent";
+constexpr size_t kMaxBody = 64 << 20;  // of an answer that is kept as a whole
+constexpr size_t kHighWater =
+    1 << 20;  // of a stream: beyond, the connection is not read until the caller took some
+constexpr int kMaxStaleConnections = 1000;  // more than a pool ever holds
+
+// A pooled connection that the server closed while it was idle: nothing was sent on it.
+struct StaleConnection {};
+
+struct Exchange {
+  std::mutex mutex;
+  std::condition_variable_any changed;
+  bool keep_whole = true;  // else a stream: back-pressure instead of a limit
+  std::optional<HttpResponse> head;
+  std::deque<std::string> chunks;
+  size_t buffered = 0;
+  bool done = false;
+  std::exception_ptr error;
+  bool abandoned = false;
+  bool body_sent = false;  // the library began to read the request's body, so its headers are on the wire
+  // A write that waits for the caller to take something.
+  std::optional<std::pair<pplx::task_completion_event<size_t>, size_t>> held;
+  pplx::cancellation_token_source cancel;
+
+  void finish(std::exception_ptr with) {
+    std::lock_guard lock(mutex);
+    done = true;
+    error = std::move(with);
+    changed.notify_all();
+  }
+
+  // Lets a held write go on; call without the lock.
+  void release_held(bool failed) {
+    std::optional<std::pair<pplx::task_completion_event<size_t>, size_t>> ready;
+    {
+      std::lock_guard lock(mutex);
+      ready.swap(held);
+    }
+    if (!ready) return;
+    if (failed) {
+      ready->first.set_exception(std::make_exception_ptr(std::runtime_error("abandoned")));
+    } else {
+      ready->first.set(ready->second);
+    }
+  }
+
+  void abandon() {
+    {
+      std::lock_guard lock(mutex);
+      abandoned = true;
+      chunks.clear();
+    }
+    cancel.cancel();  // closes the connection
+    release_held(true);
+  }
+};
+
+using Bytes = streams::details::streambuf_state_manager<uint8_t>;
+
+// What both directions of a stream buffer have in common: nothing but the one operation that the library's
+// client uses.
+class OneWayBuffer : public Bytes {
+ public:
+  explicit OneWayBuffer(std::ios_base::openmode mode) : Bytes(mode) {}
+  // Not seekable: the library must not replay a request with a body on its own (see send_once).
+  bool can_seek() const override { return false; }
+  bool has_size() const override { return false; }
+  size_t buffer_size(std::ios_base::openmode) const override { return 0; }
+  void set_buffer_size(size_t, std::ios_base::openmode) override {}
+  size_t in_avail() const override { return 0; }
+  pos_type getpos(std::ios_base::openmode) const override { return static_cast<pos_type>(traits::eof()); }
+  pos_type seekpos(pos_type, std::ios_base::openmode) override {
+    return static_cast<pos_type>(traits::eof());
+  }
+  pos_type seekoff(off_type, std::ios_base::seekdir, std::ios_base::openmode) override {
+    return static_cast<pos_type>(traits::eof());
+  }
+  bool acquire(uint8_t*&, size_t&) override { return false; }
+  void release(uint8_t*, size_t) override {}
+
+ protected:
+  pplx::task<int_type> none() const { return pplx::task_from_result<int_type>(traits::eof()); }
+  pplx::task<int_type> _putc(uint8_t) override { return none(); }
+  pplx::task<size_t> _putn(const uint8_t*, size_t) override { return pplx::task_from_result<size_t>(0); }
+  pplx::task<int_type> _bumpc() override { return none(); }
+  int_type _sbumpc() override { return traits::eof(); }
+  pplx::task<int_type> _getc() override { return none(); }
+  int_type _sgetc() override { return traits::eof(); }
+  pplx::task<int_type> _nextc() override { return none(); }
+  pplx::task<int_type> _ungetc() override { return none(); }
+  pplx::task<size_t> _getn(uint8_t*, size_t) override { return pplx::task_from_result<size_t>(0); }
+  size_t _scopy(uint8_t*, size_t) override { return 0; }
+  pplx::task<bool> _sync() override { return pplx::task_from_result(true); }
+  uint8_t* _alloc(size_t) override { return nullptr; }
+  void _commit(size_t) override {}
+};
+
+// The request's body.
+class Source : public OneWayBuffer {
+ public:
+  Source(std::string body, std::shared_ptr<Exchange> exchange)
+      : OneWayBuffer(std::ios_base::in), body_(std::move(body)), exchange_(std::move(exchange)) {}
+
+ protected:
+  pplx::task<size_t> _getn(uint8_t* to, size_t count) override {
+    {
+      std::lock_guard lock(exchange_->mutex);
+      exchange_->body_sent = true;
+    }
+    const size_t size = std::min(count, body_.size() - at_);
+    memcpy(to, body_.data() + at_, size);
+    at_ += size;
+    return pplx::task_from_result(size);
+  }
+
+ private:
+  const std::string body_;
+  size_t at_ = 0;
+  const std::shared_ptr<Exchange> exchange_;
+};
+
+// The answer's body, handed to the waiting caller piece by piece.
+class Sink : public OneWayBuffer {
+ public:
+  explicit Sink(std::shared_ptr<Exchange> exchange)
+      : OneWayBuffer(std::ios_base::out), exchange_(std::move(exchange)) {}
+
+ protected:
+  pplx::task<size_t> _putn(const uint8_t* from, size_t count) override {
+    Exchange& x = *exchange_;
+    std::lock_guard lock(x.mutex);
+    if (x.abandoned) return failed("abandoned");
+    if (x.keep_whole && x.buffered + count > kMaxBody) return failed("the answer is larger than 64 MiB");
+    x.chunks.emplace_back(reinterpret_cast<const char*>(from), count);
+    x.buffered += count;
+    x.changed.notify_all();
+    if (x.keep_whole || x.buffered <= kHighWater) return pplx::task_from_result(count);
+    x.held.emplace(pplx::task_completion_event<size_t>(), count);
+    return pplx::create_task(x.held->first);
+  }
+
+ private:
+  static pplx::task<size_t> failed(const char* why) {
+    return pplx::task_from_exception<size_t>(std::make_exception_ptr(std::runtime_error(why)));
+  }
+
+  const std::shared_ptr<Exchange> exchange_;
+};
+
+absl::Status not_sent(absl::Status status) {
+  status.SetPayload(kSentPayload, absl::Cord("1"));
+  return status;
+}
+
+// The phases before anything is written, in the words of the library, which has no codes for them. Words that
+// it does not know count as Unknown, so that a change in them can cost a read but never a second write.
+bool before_sending(std::string_view message) {
+  static constexpr std::string_view kPhases[] = {"Error resolving address", "Failed to resolve address",
+                                                 "Failed to connect to any resolved endpoint",
+                                                 "Error in SSL handshake"};
+  for (const std::string_view phase : kPhases) {
+    if (message == phase) return true;
+  }
+  return false;
+}
+
+// What the library's number means: an errno value, or a packed OpenSSL error.
+std::string reason_of(const http::http_exception& error) {
+  const int code = error.error_code().value();
+  if (const auto packed = static_cast<unsigned long>(code); ERR_GET_LIB(packed) == ERR_LIB_SSL) {
+    if (const char* text = ERR_reason_error_string(packed)) return text;
+  }
+  // The library answers this for a refused connection as well.
+  if (code == EHOSTUNREACH) return "connection refused or no route to the host";
+  if (code <= 0 || code > 200) return "";
+  char buffer[128];
+  return strerror_r(code, buffer, sizeof buffer);
+}
+
+class CpprestClient : public HttpClient {
+ public:
+  CpprestClient(const http::uri& base, std::shared_ptr<TlsSession> tls,
+                const http::client::http_client_config& config)
+      : origin_(base.to_string()), tls_(std::move(tls)), client_(base, config) {}
+
+  absl::StatusOr<HttpResponse> send(const Context& context, const HttpRequest& request) override;
+  absl::Status stream(const Context& context, const HttpRequest& request, std::chrono::milliseconds idle,
+                      const std::function<absl::Status(const HttpResponse&)>& on_headers,
+                      const std::function<absl::Status(std::string_view)>& on_chunk) override;
+
+ private:
+  using Time = std::chrono::steady_clock::time_point;
+
+  absl::Status start(const HttpRequest& request, const std::shared_ptr<Exchange>& x);
+  // Starts, again on another connection when the pooled one is stale, and waits for headers or the end.
+  absl::StatusOr<std::shared_ptr<Exchange>> begin(const Context& context, const HttpRequest& request,
+                                                  bool keep_whole, Time until);
+  absl::Status failure(Exchange& x, uint64_t refusals_before) const;
+  absl::Status annotate_request(const absl::Status& status, const HttpRequest& request) const {
+    return annotate(status, cat(request.method, " ", origin_, request.path));
+  }
+
+  const std::string origin_;
+  const std::shared_ptr<TlsSession> tls_;
+  http::client::http_client client_;
+};
+
+// The steady clock's time at which the context ends: the context's own clock may be a test's.
+std::chrono::steady_clock::time_point end_of(const Context& context) {
+  const auto now = std::chrono::steady_clock::now();
+  const auto remaining = context.remaining();
+  return remaining > std::chrono::hours(24 * 365) ? std::chrono::steady_clock::time_point::max()
+                                                  : now + remaining;
+}
+
+absl::Status why_ended(const Context& context) {
+  if (context.stopped()) return absl::CancelledError("stopped");
+  return absl::DeadlineExceededError("the deadline has passed");
+}
+
+HttpResponse head_of(const http::http_response& response) {
+  HttpResponse head;
+  head.status = response.status_code();
+  for (const auto& [name, value] : response.headers()) head.headers[absl::AsciiStrToLower(name)] = value;
+  return head;
+}
+
+absl::StatusOr<http::http_request> library_request(const HttpRequest& request) {
+  http::http_request made(request.method);
+  try {
+    made.set_request_uri(http::uri(request.path));
+  } catch (const std::exception& error) {
+    return absl::InvalidArgumentError(cat("bad path: ", error.what()));
+  }
+  for (const auto& [name, value] : request.headers) {
+    if (cat(name, value).find_first_of("\r\n") != std::string::npos) {
+      return absl::InvalidArgumentError(cat("a line break in header ", name));
+    }
+    made.headers().add(name, value);
+  }
+  if (!request.bearer_token.empty()) {
+    const std::string token(absl::StripAsciiWhitespace(request.bearer_token.reveal()));
+    if (token.find_first_of("\r\n") != std::string::npos) {
+      return absl::InvalidArgumentError("a line break in the bearer token");
+    }
+    made.headers().add("Authorization", cat("Bearer ", token));
+  }
+  return made;
+}
+
+absl::Status CpprestClient::start(const HttpRequest& request, const std::shared_ptr<Exchange>& x) {
+  COLLAGE_ASSIGN_OR_RETURN(http::http_request made, library_request(request));
+  // The library resends a request by itself when the server closes a reused connection before it answers,
+  // unless there is a body that cannot be rewound. So whatever may write carries a body, though an empty one:
+  // it fails, as Unknown.
+  if (request.method != "GET" && request.method != "HEAD") {
+    const std::shared_ptr<streams::details::basic_streambuf<uint8_t>> source =
+        std::make_shared<Source>(request.body, x);
+    made.set_body(streams::istream(streams::streambuf<uint8_t>(source)), request.body.size(),
+                  "application/json");
+  }
+  const std::shared_ptr<streams::details::basic_streambuf<uint8_t>> sink = std::make_shared<Sink>(x);
+  made.set_response_stream(streams::ostream(streams::streambuf<uint8_t>(sink)));
+  client_.request(made, x->cancel.get_token()).then([x](const pplx::task<http::http_response>& headers) {
+    try {
+      http::http_response response = headers.get();
+      {
+        std::lock_guard lock(x->mutex);
+        x->head = head_of(response);
+        x->changed.notify_all();
+      }
+      response.content_ready().then([x](const pplx::task<http::http_response>& end) {
+        try {
+          end.get();
+          x->finish(nullptr);
+        } catch (...) {
+          x->finish(std::current_exception());
+        }
+      });
+    } catch (...) {
+      x->finish(std::current_exception());
+    }
+  });
+  return absl::OkStatus();
+}
+
+absl::Status CpprestClient::failure(Exchange& x, uint64_t refusals_before) const {
+  try {
+    std::rethrow_exception(x.error);
+  } catch (const http::http_exception& error) {
+    const std::string_view message = error.what();
+    if (tls_ && message == "Error in SSL handshake" && tls_->refusals() > refusals_before) {
+      return not_sent(absl::UnauthenticatedError(tls_->refusal()));
+    }
+    const std::string reason = reason_of(error);
+    const absl::Status status =
+        absl::UnavailableError(reason.empty() ? std::string(message) : cat(message, ": ", reason));
+    return before_sending(message) ? not_sent(status) : status;
+  } catch (const std::exception& error) {
+    return absl::UnavailableError(error.what());
+  } catch (...) {
+    return absl::UnavailableError("unknown error");
+  }
+}
+
+bool is_stale(const std::exception_ptr& error) {
+  if (!error) return false;
+  try {
+    std::rethrow_exception(error);
+  } catch (const StaleConnection&) {
+    return true;
+  } catch (...) {
+    return false;
+  }
+}
+
+absl::StatusOr<std::shared_ptr<Exchange>> CpprestClient::begin(const Context& context,
+                                                               const HttpRequest& request, bool keep_whole,
+                                                               Time until) {
+  const Time end = std::min(until, end_of(context));
+  for (int attempt = 0; attempt < kMaxStaleConnections; ++attempt) {
+    if (absl::Status status = context.status(); !status.ok()) return not_sent(status);
+    const uint64_t refusals = tls_ ? tls_->refusals() : 0;
+    auto x = std::make_shared<Exchange>();
+    x->keep_whole = keep_whole;
+    try {
+      if (absl::Status status = start(request, x); !status.ok()) return not_sent(status);
+    } catch (const std::exception& error) {
+      return not_sent(absl::UnavailableError(error.what()));
+    }
+    std::unique_lock lock(x->mutex);
+    const bool answered =
+        x->changed.wait_until(lock, context.stop(), end, [&] { return x->done || (x->head && !keep_whole); });
+    if (!answered) {
+      lock.unlock();
+      x->abandon();
+      return why_ended(context);
+    }
+    if (!x->error) return x;
+    if (!is_stale(x->error)) return failure(*x, refusals);
+  }
+  return not_sent(absl::UnavailableError("every pooled connection is stale"));
+}
+
+absl::StatusOr<HttpResponse> CpprestClient::send(const Context& context, const HttpRequest& request) {
+  auto x = begin(context, request, /*keep_whole=*/true, Time::max());
+  if (!x.ok()) return annotate_request(x.status(), request);
+  std::lock_guard lock((*x)->mutex);
+  HttpResponse response = std::move(*(*x)->head);
+  if ((*x)->chunks.size() == 1) {
+    response.body = std::move((*x)->chunks.front());
+    return response;
+  }
+  response.body.reserve((*x)->buffered);
+  for (const std::string& chunk : (*x)->chunks) response.body += chunk;
+  return response;
+}
+
+absl::Status CpprestClient::stream(const Context& context, const HttpRequest& request,
+                                   std::chrono::milliseconds idle,
+                                   const std::function<absl::Status(const HttpResponse&)>& on_headers,
+                                   const std::function<absl::Status(std::string_view)>& on_chunk) {
+  auto begun = begin(context, request, /*keep_whole=*/false, std::chrono::steady_clock::now() + idle);
+  if (!begun.ok()) return annotate_request(begun.status(), request);
+  Exchange& x = **begun;
+  const Time end = end_of(context);
+  // After the normal end as well: it only frees then.
+  const absl::Cleanup abandon = [&] { x.abandon(); };
+  HttpResponse head;
+  {
+    std::lock_guard lock(x.mutex);
+    head = *x.head;
+  }
+  COLLAGE_RETURN_IF_ERROR(on_headers(head));
+  while (true) {
+    std::deque<std::string> chunks;
+    {
+      std::unique_lock lock(x.mutex);
+      const Time until = std::min(end, std::chrono::steady_clock::now() + idle);
+      const bool got =
+          x.changed.wait_until(lock, context.stop(), until, [&] { return x.done || !x.chunks.empty(); });
+      if (!got || context.stopped()) {
+        if (!got && !context.stopped() && until != end) {
+          return annotate_request(
+              absl::DeadlineExceededError(cat("nothing received for ", idle.count(), " ms")), request);
+        }
+        return annotate_request(why_ended(context), request);
+      }
+      if (x.chunks.empty()) {
+        if (!x.error) return absl::OkStatus();
+        return annotate_request(failure(x, UINT64_MAX), request);
+      }
+      chunks.swap(x.chunks);
+      x.buffered = 0;
+    }
+    x.release_held(false);
+    for (const std::string& chunk : chunks) {
+      if (context.stopped()) return annotate_request(why_ended(context), request);
+      COLLAGE_RETURN_IF_ERROR(on_chunk(chunk));
+    }
+  }
+}
+
+// True when an idle connection has anything to say: it was closed, or will be.
+bool readable(int fd) {
+  pollfd state{fd, POLLIN | POLLRDHUP, 0};
+  return poll(&state, 1, 0) != 0;
+}
+
+// Called by the library with the connection of each request, new (not connected yet) or pooled, before it is
+// used.
+void check_plain(http::client::native_handle handle) {
+  auto& socket = *static_cast<boost::asio::ip::tcp::socket*>(handle);
+  if (socket.is_open() && readable(socket.native_handle())) throw StaleConnection();
+}
+
+void check_tls(http::client::native_handle handle, const TlsSession& tls) {
+  auto& stream = *static_cast<boost::asio::ssl::stream<boost::asio::ip::tcp::socket&>*>(handle);
+  if (stream.next_layer().is_open()) {
+    if (readable(stream.next_layer().native_handle())) throw StaleConnection();
+    return;
+  }
+  if (!tls.sni().empty()) SSL_set_tlsext_host_name(stream.native_handle(), tls.sni().c_str());
+}
+
+}  // namespace
+
+Sent sent_of(const absl::Status& status) {
+  return status.GetPayload(kSentPayload).has_value() ? Sent::kNotSent : Sent::kUnknown;
+}
+
+absl::StatusOr<std::unique_ptr<HttpClient>> make_http_client(const std::string& base_url,
+                                                             const TlsConfig& tls) {
+  try {
+    const http::uri base(base_url);
+    if ((base.scheme() != "https" && base.scheme() != "http") || base.host().empty()) {
+      return absl::InvalidArgumentError(cat("\"", base_url, "\" is not a URL such as https://10.96.0.1:443"));
+    }
+    http::client::http_client_config config;
+    config.set_timeout(
+        std::chrono::hours(24 * 365));  // per read; callers' deadlines and idle limits are kept here instead
+    config.set_max_redirects(0);
+    config.set_tlsext_sni_enabled(false);  // set by check_tls: the library would send an IP address
+    std::shared_ptr<TlsSession> session;
+    if (base.scheme() == "https") {
+      COLLAGE_ASSIGN_OR_RETURN(session, TlsSession::create(base.host(), tls));
+      config.set_validate_certificates(!tls.skip_verify);
+      config.set_ssl_context_callback([session](boost::asio::ssl::context& context) {
+        if (!session->apply(context.native_handle())) throw std::runtime_error("cannot set up TLS");
+      });
+      config.set_nativehandle_options([session](auto handle) { check_tls(handle, *session); });
+    } else {
+      config.set_nativehandle_options(check_plain);
+    }
+    return std::make_unique<CpprestClient>(base, std::move(session), config);
+  } catch (const std::exception& error) {
+    return absl::InvalidArgumentError(cat("\"", base_url, "\" is not a URL: ", error.what()));
+  }
+}
+
+std::string url_encode(std::string_view text) {
+  static constexpr char kDigits[] = "0123456789ABCDEF";
+  std::string encoded;
+  encoded.reserve(text.size());
+  for (const char c : text) {
+    if (absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '.' || c == '_' || c == '~') {
+      encoded += c;
+      continue;
+    }
+    encoded += '%';
+    encoded += kDigits[static_cast<unsigned char>(c) >> 4];
+    encoded += kDigits[static_cast<unsigned char>(c) & 15];
+  }
+  return encoded;
+}
+
+void init_http_client(int threads) {
+  try {
+    crossplat::threadpool::initialize_with_threads(static_cast<size_t>(threads));
+  } catch (const std::exception&) {
+    // Already started, by a request: it keeps the size that it has.
+  }
+}
+
+}  // namespace collage::base

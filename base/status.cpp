@@ -1,0 +1,58 @@
+#include "base/status.h"
+
+#include <cerrno>
+#include <cstring>
+
+#include "absl/strings/cord.h"
+#include "base/strings.h"
+
+namespace collage::base {
+namespace {
+
+absl::StatusCode code_of(int error) {
+  switch (error) {
+    case ENOENT:
+      return absl::StatusCode::kNotFound;
+    case EEXIST:
+      return absl::StatusCode::kAlreadyExists;
+    case EACCES:
+    case EPERM:
+      return absl::StatusCode::kPermissionDenied;
+    case ENOSPC:
+    case EDQUOT:
+      return absl::StatusCode::kResourceExhausted;
+    case EBUSY:
+    case EROFS:
+      return absl::StatusCode::kFailedPrecondition;
+    case ETIMEDOUT:
+      return absl::StatusCode::kDeadlineExceeded;
+    case EINTR:
+      return absl::StatusCode::kAborted;
+    case EINVAL:
+      return absl::StatusCode::kInvalidArgument;
+    default:
+      return absl::StatusCode::kInternal;
+  }
+}
+
+}  // namespace
+
+absl::Status annotate(const absl::Status& status, std::string_view doing) {
+  if (status.ok()) return status;
+  absl::Status annotated(status.code(), cat(doing, ": ", status.message()));
+  status.ForEachPayload(
+      [&](absl::string_view type, const absl::Cord& payload) { annotated.SetPayload(type, payload); });
+  return annotated;
+}
+
+absl::Status errno_status(int error, std::string_view doing) {
+  char buffer[128];
+  return absl::Status(code_of(error), cat(doing, ": ", strerror_r(error, buffer, sizeof buffer)));
+}
+
+std::string to_string(const absl::Status& status) {
+  if (status.ok()) return "OK";
+  return cat(absl::StatusCodeToString(status.code()), ": ", status.message());
+}
+
+}  // namespace collage::base
