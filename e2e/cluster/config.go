@@ -134,6 +134,7 @@ func (c *Cluster) controlPlane() []component {
 			"--kubeconfig", c.path("kube-controller-manager.kubeconfig"), "--root-ca-file", c.path("pki/ca.crt"),
 			"--service-account-private-key-file", c.path("pki/sa.key"), "--use-service-account-credentials",
 			"--bind-address", "127.0.0.1", "--secure-port", "20257", "--leader-elect=false",
+			"--node-monitor-period=1s", // else a taint may stay for 5 seconds after the node is Ready
 			"--kube-api-qps=2000", "--kube-api-burst=4000"}},
 		{name: "kube-scheduler", argv: []string{kube, "kube-scheduler",
 			"--kubeconfig", c.path("kube-scheduler.kubeconfig"), "--bind-address", "127.0.0.1", "--secure-port", "20259",

@@ -47,7 +47,13 @@ func (c *Cluster) remove(withFolder bool, say func(string, ...any)) error {
 			return err
 		}
 	}
-	if others := cgroupProcesses(c.cgroup()); len(others) > 0 {
+	// Those of a supervisor that was killed a moment ago, by us or by others, take a moment to be gone.
+	others := cgroupProcesses(c.cgroup())
+	for deadline := time.Now().Add(10 * time.Second); len(others) > 0 && time.Now().Before(deadline); {
+		time.Sleep(20 * time.Millisecond)
+		others = cgroupProcesses(c.cgroup())
+	}
+	if len(others) > 0 {
 		return &Failure{
 			Problem: fmt.Sprintf("processes %s run in cgroup %s and are not this cluster's", strings.Join(others, ", "), c.cgroup()),
 			Remedy:  "another cluster of the same name with another folder? Remove it first, or choose another --name"}
@@ -73,8 +79,7 @@ func (c *Cluster) remove(withFolder bool, say func(string, ...any)) error {
 	return nil
 }
 
-// endSupervisor kills the init of the cluster's process namespace. The kernel then kills all others in it, and reports
-// init's end only when they are gone.
+// endSupervisor kills the init of the cluster's process namespace. The kernel then kills all others in it.
 func endSupervisor(pid int) error {
 	start, err := processStart(pid)
 	if err != nil {
