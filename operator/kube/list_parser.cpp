@@ -1,0 +1,89 @@
+#include "operator/kube/list_parser.h"
+
+#include <nlohmann/json.hpp>
+
+#include "base/strings.h"
+
+namespace collage::kube::detail {
+namespace {
+
+using base::Json;
+
+constexpr size_t kMaxLine = 64 << 20;
+
+// Depths as the parser counts them: keys of the list itself are at 1, an item is an object at 2, its keys are
+// at 3.
+class ListReader {
+ public:
+  explicit ListReader(const std::function<absl::Status(Json&)>& on_item) : on_item_(on_item) {}
+
+  // False discards what was parsed.
+  bool on_event(int depth, Json::parse_event_t event, Json& parsed) {
+    switch (event) {
+      case Json::parse_event_t::key:
+        if (depth == 1) in_items_ = parsed == "items";
+        if (depth == 3) in_metadata_ = in_items_ && parsed == "metadata";
+        return !(depth == 4 && in_metadata_ && parsed == "managedFields");
+      case Json::parse_event_t::object_end:
+        if (depth != 2 || !in_items_) return true;
+        if (status_.ok()) status_ = on_item_(parsed);
+        return false;
+      default:
+        return true;
+    }
+  }
+  const absl::Status& status() const { return status_; }
+
+ private:
+  const std::function<absl::Status(Json&)>& on_item_;
+  absl::Status status_;
+  bool in_items_ = false;
+  bool in_metadata_ = false;
+};
+
+}  // namespace
+
+absl::StatusOr<ListPage> parse_list(std::string_view body,
+                                    const std::function<absl::Status(Json&)>& on_item) {
+  ListReader reader(on_item);
+  Json list;
+  try {
+    list = Json::parse(body, [&](int depth, Json::parse_event_t event, Json& parsed) {
+      return reader.on_event(depth, event, parsed);
+    });
+  } catch (const Json::exception& error) {
+    // Cut short on its way; whoever asked reads the page again.
+    return absl::UnavailableError(base::cat("the list is not JSON: ", error.what()));
+  }
+  if (!reader.status().ok()) return reader.status();
+  if (!list.is_object()) return absl::UnavailableError("the list is not a JSON object");
+  return ListPage{base::get_string(list, "/metadata/resourceVersion"),
+                  base::get_string(list, "/metadata/continue")};
+}
+
+absl::Status LineSplitter::add(std::string_view chunk,
+                               const std::function<absl::Status(std::string_view)>& on_line) {
+  while (!chunk.empty()) {
+    const size_t end = chunk.find('\n');
+    if (end == std::string_view::npos) {
+      if (partial_.size() + chunk.size() > kMaxLine)
+        return absl::ResourceExhaustedError("a line of the watch is too long");
+      partial_.append(chunk);
+      return absl::OkStatus();
+    }
+    std::string_view line = chunk.substr(0, end);
+    std::string whole;
+    if (!partial_.empty()) {
+      whole = std::move(partial_);
+      partial_.clear();
+      whole.append(line);
+      line = whole;
+    }
+    chunk.remove_prefix(end + 1);
+    if (line.empty()) continue;
+    if (absl::Status status = on_line(line); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace collage::kube::detail

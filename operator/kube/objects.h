@@ -1,0 +1,139 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "base/json.h"
+#include "operator/kube/interned.h"
+#include "operator/kube/resource.h"
+
+// What decisions read of each object, and no more: ten thousand of each fit in a few megabytes. Parsed from
+// the API's JSON; the JSON is then dropped. Nothing here is ever written back: writes are patches of the
+// fields we own.
+namespace collage::kube {
+
+struct Meta {
+  std::string name;
+  Interned name_space;
+  std::string uid;
+  uint64_t generation = 0;
+  std::string resource_version;
+  bool deleting = false;  // deletionTimestamp is set
+  std::vector<Interned> finalizers;
+  Key key() const { return {name_space.str(), name}; }
+  bool has_finalizer(std::string_view finalizer) const;
+};
+
+struct DataSource {
+  std::string group, kind, name, name_space;
+};
+
+struct Claim {  // PersistentVolumeClaim
+  static constexpr const Resource& kResource = kPersistentVolumeClaims;
+  Meta meta;
+  Interned provisioner;       // annotation volume.kubernetes.io/storage-provisioner, or its beta form;
+                              // pv.kubernetes.io/migrated-to wins
+  std::string selected_node;  // annotation volume.kubernetes.io/selected-node
+  Interned storage_class;
+  std::string volume_name;
+  std::vector<Interned> access_modes;  // "ReadWriteOnce", ...
+  bool block = false;                  // volumeMode Block
+  int64_t requested_bytes = 0;         // spec.resources.requests.storage; -1 when it is no quantity
+  bool has_selector = false;
+  std::unique_ptr<DataSource> data_source;  // dataSourceRef, else dataSource
+  Interned attributes_class;                // spec.volumeAttributesClassName
+  Interned phase;
+};
+
+struct Volume {  // PersistentVolume
+  static constexpr const Resource& kResource = kPersistentVolumes;
+  Meta meta;
+  Interned driver;          // spec.csi.driver
+  Interned provisioned_by;  // annotation pv.kubernetes.io/provisioned-by; migrated-to wins
+  std::string handle;       // spec.csi.volumeHandle
+  Interned storage_class;
+  Interned phase;
+  Interned reclaim_policy;
+  std::vector<Interned> access_modes;
+  bool block = false;
+  bool read_only = false;  // spec.csi.readOnly
+  int64_t capacity_bytes = 0;
+  Interned fs_type;
+  Interned claim_namespace;
+  std::string claim_name, claim_uid;
+};
+
+struct Attachment {  // VolumeAttachment
+  static constexpr const Resource& kResource = kVolumeAttachments;
+  Meta meta;
+  Interned attacher;
+  Interned node_name;
+  std::string volume_name;  // spec.source.persistentVolumeName; "" for an inline volume
+  std::string node_id;      // annotation csi.alpha.kubernetes.io/node-id
+  bool attached = false;
+  bool has_metadata = false;  // status.attachmentMetadata is set
+  std::string attach_error, detach_error;
+};
+
+struct StorageClass {
+  static constexpr const Resource& kResource = kStorageClasses;
+  Meta meta;
+  Interned provisioner;
+  std::map<std::string, std::string> parameters;
+  Interned reclaim_policy;
+  Interned binding_mode;
+  std::vector<std::string> mount_options;
+  std::vector<std::map<std::string, std::vector<std::string>>> allowed_topologies;  // OR of (key -> values)
+  bool allow_expansion = false;
+  bool is_default = false;
+  std::string managed_by_backend;  // label collage.storage/backend, "" when the class is not ours
+  std::string spec_hash;           // annotation collage.storage/spec-hash
+};
+
+struct CsiNode {
+  static constexpr const Resource& kResource = kCsiNodes;
+  Meta meta;
+  struct Driver {
+    Interned name;
+    std::string node_id;
+    std::vector<Interned> topology_keys;
+    int64_t allocatable = -1;  // -1: no limit given
+  };
+  std::vector<Driver> drivers;
+  const Driver* driver(std::string_view name) const;
+};
+
+struct Node {
+  static constexpr const Resource& kResource = kNodes;
+  Meta meta;
+  std::map<std::string, std::string>
+      topology;  // labels whose key belongs to us ("*.collage.storage/..." ) or to topology.kubernetes.io
+  bool ready = false;
+  bool out_of_service = false;         // taint node.kubernetes.io/out-of-service
+  std::vector<Interned> agent_taints;  // keys of taints "<driver>/agent-not-ready"
+};
+
+// Our own resources are few: their JSON is kept.
+struct BackendObject {  // StorageBackend
+  static constexpr const Resource& kResource = kStorageBackends;
+  Meta meta;
+  std::shared_ptr<const base::Json> json;
+};
+
+struct StorageNodeObject {  // StorageNode
+  static constexpr const Resource& kResource = kStorageNodes;
+  Meta meta;
+  std::shared_ptr<const base::Json> json;
+};
+
+// INVALID_ARGUMENT when the object is not what its type promises (no name, no uid).
+absl::StatusOr<Meta> parse_meta(const base::Json& object);
+template <typename T>
+absl::StatusOr<T> parse(const base::Json& object);  // specialised in objects.cpp for every struct above
+
+}  // namespace collage::kube
