@@ -17,6 +17,7 @@
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/cord.h"
+#include "absl/strings/strip.h"
 #include "base/http_tls.h"
 #include "base/status.h"
 #include "base/strings.h"
@@ -187,8 +188,10 @@ absl::Status not_sent(absl::Status status) {
 
 // The phases before anything is written, in the words of the library, which has no codes for them. Words that
 // it does not know count as Unknown, so that a change in them can cost a read but never a second write.
+constexpr std::string_view kCannotResolve = "Error resolving address";
+
 bool before_sending(std::string_view message) {
-  static constexpr std::string_view kPhases[] = {"Error resolving address", "Failed to resolve address",
+  static constexpr std::string_view kPhases[] = {kCannotResolve, "Failed to resolve address",
                                                  "Failed to connect to any resolved endpoint",
                                                  "Error in SSL handshake"};
   for (const std::string_view phase : kPhases) {
@@ -199,6 +202,7 @@ bool before_sending(std::string_view message) {
 
 // What the library's number means: an errno value, or a packed OpenSSL error.
 std::string reason_of(const http::http_exception& error) {
+  if (std::string_view(error.what()) == kCannotResolve) return "no such host";
   const int code = error.error_code().value();
   if (const auto packed = static_cast<unsigned long>(code); ERR_GET_LIB(packed) == ERR_LIB_SSL) {
     if (const char* text = ERR_reason_error_string(packed)) return text;
@@ -212,9 +216,12 @@ std::string reason_of(const http::http_exception& error) {
 
 class CpprestClient : public HttpClient {
  public:
-  CpprestClient(const http::uri& base, std::shared_ptr<TlsSession> tls,
-                const http::client::http_client_config& config)
-      : origin_(base.to_string()), tls_(std::move(tls)), client_(base, config) {}
+  CpprestClient(const http::uri& base, std::string origin, std::string host_header,
+                std::shared_ptr<TlsSession> tls, const http::client::http_client_config& config)
+      : origin_(std::move(origin)),
+        host_header_(std::move(host_header)),
+        tls_(std::move(tls)),
+        client_(base, config) {}
 
   absl::StatusOr<HttpResponse> send(const Context& context, const HttpRequest& request) override;
   absl::Status stream(const Context& context, const HttpRequest& request, std::chrono::milliseconds idle,
@@ -234,6 +241,7 @@ class CpprestClient : public HttpClient {
   }
 
   const std::string origin_;
+  const std::string host_header_;  // empty: what the library writes is right
   const std::shared_ptr<TlsSession> tls_;
   http::client::http_client client_;
 };
@@ -294,6 +302,7 @@ absl::Status CpprestClient::start(const HttpRequest& request, const std::shared_
   }
   const std::shared_ptr<streams::details::basic_streambuf<uint8_t>> sink = std::make_shared<Sink>(x);
   made.set_response_stream(streams::ostream(streams::streambuf<uint8_t>(sink)));
+  if (!host_header_.empty()) made.headers().add("Host", host_header_);
   client_.request(made, x->cancel.get_token()).then([x](const pplx::task<http::http_response>& headers) {
     try {
       http::http_response response = headers.get();
@@ -465,9 +474,18 @@ Sent sent_of(const absl::Status& status) {
 absl::StatusOr<std::unique_ptr<HttpClient>> make_http_client(const std::string& base_url,
                                                              const TlsConfig& tls) {
   try {
-    const http::uri base(base_url);
+    http::uri base(base_url);
     if ((base.scheme() != "https" && base.scheme() != "http") || base.host().empty()) {
       return absl::InvalidArgumentError(cat("\"", base_url, "\" is not a URL such as https://10.96.0.1:443"));
+    }
+    // The library hands an IPv6 address to the resolver with its brackets on, which never works: it gets the
+    // bare address, and the Host header is ours.
+    std::string host = base.host(), host_header;
+    if (host.starts_with('[') && host.ends_with(']')) {
+      host = host.substr(1, host.size() - 2);
+      const int port = base.port() > 0 ? base.port() : (base.scheme() == "https" ? 443 : 80);
+      host_header = cat("[", host, "]:", port);
+      base = http::uri_builder(base).set_host(host).set_port(port).to_uri();
     }
     http::client::http_client_config config;
     config.set_timeout(
@@ -476,7 +494,7 @@ absl::StatusOr<std::unique_ptr<HttpClient>> make_http_client(const std::string& 
     config.set_tlsext_sni_enabled(false);  // set by check_tls: the library would send an IP address
     std::shared_ptr<TlsSession> session;
     if (base.scheme() == "https") {
-      COLLAGE_ASSIGN_OR_RETURN(session, TlsSession::create(base.host(), tls));
+      COLLAGE_ASSIGN_OR_RETURN(session, TlsSession::create(host, tls));
       config.set_validate_certificates(!tls.skip_verify);
       config.set_ssl_context_callback([session](boost::asio::ssl::context& context) {
         if (!session->apply(context.native_handle())) throw std::runtime_error("cannot set up TLS");
@@ -485,7 +503,8 @@ absl::StatusOr<std::unique_ptr<HttpClient>> make_http_client(const std::string& 
     } else {
       config.set_nativehandle_options(check_plain);
     }
-    return std::make_unique<CpprestClient>(base, std::move(session), config);
+    return std::make_unique<CpprestClient>(base, std::string(absl::StripSuffix(base_url, "/")),
+                                           std::move(host_header), std::move(session), config);
   } catch (const std::exception& error) {
     return absl::InvalidArgumentError(cat("\"", base_url, "\" is not a URL: ", error.what()));
   }

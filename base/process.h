@@ -20,6 +20,7 @@ class Process {
   ~Process();
   std::stop_token stop() const;
   void request_stop();  // from inside: as if SIGTERM had come
+  // Called on the signal thread, which meanwhile handles no signal: quick, or handed on.
   void on_reload(std::function<void()> reload);
   // Blocks until stop is requested.
   void wait() const;
