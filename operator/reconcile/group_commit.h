@@ -1,0 +1,48 @@
+#pragma once
+
+#include <condition_variable>
+#include <functional>
+#include <mutex>
+#include <stop_token>
+#include <string>
+#include <thread>
+
+#include "absl/status/status.h"
+#include "base/context.h"
+
+namespace collage::reconcile {
+
+// One writer of one object: changes come from many threads and leave in as few writes as possible. A write
+// starts at once when none has run for `spacing`, else after it; one is in flight at a time and takes
+// whatever was changed meanwhile. A change that can wait (`touch_later`) leaves with the next write, or after
+// `idle`. A failed write is tried again with back-off for as long as the context lives. Thread safe.
+class GroupCommit {
+ public:
+  using Write = std::function<absl::Status(const base::Context&)>;
+
+  GroupCommit(std::chrono::milliseconds spacing, std::chrono::milliseconds idle, Write write);
+  ~GroupCommit();
+
+  void start(const base::Context& context);
+  void stop();
+  void touch();
+  void touch_later();
+
+ private:
+  void run(const base::Context& context, std::stop_token stop);
+  // Waits for the next moment to write; false when stopped.
+  bool wait_due(std::stop_token stop);
+
+  const std::chrono::milliseconds spacing_;
+  const std::chrono::milliseconds idle_;
+  const Write write_;
+  std::mutex mutex_;
+  std::condition_variable_any changed_;
+  bool dirty_ = false;
+  base::Clock::Monotonic later_ = base::Clock::Monotonic::max();
+  base::Clock::Monotonic last_write_{};
+  const base::Clock* clock_ = &base::Clock::real();
+  std::jthread thread_;
+};
+
+}  // namespace collage::reconcile

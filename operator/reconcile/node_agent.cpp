@@ -1,0 +1,270 @@
+#include "operator/reconcile/node_agent.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "base/files.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/status.h"
+#include "drivers/codec.h"
+#include "operator/engine/backend_spec.h"
+#include "operator/reconcile/capacity.h"
+
+namespace collage::reconcile {
+namespace {
+
+using base::Json;
+
+constexpr auto kOperationTimeout = std::chrono::minutes(5);
+constexpr size_t kThreads = 16;
+constexpr auto kMeasureEvery = std::chrono::seconds(30);
+constexpr auto kMeasureTimeout = std::chrono::seconds(10);
+
+kube::ReflectorOptions only(const std::string& name) {
+  kube::ReflectorOptions options;
+  options.selector.field_selector = absl::StrCat("metadata.name=", name);
+  return options;
+}
+
+std::string boot_id() {
+  auto text = base::read_file("/proc/sys/kernel/random/boot_id");
+  return text.ok() ? std::string(absl::StripSuffix(*text, "\n")) : "";
+}
+
+// The volume that an operation works on: two on one volume never run at once. "" for those that work on none.
+std::string subject_of(const Json& operation) {
+  std::string volume = base::get_string(operation, "/arguments/id");
+  if (volume.empty()) volume = base::get_string(operation, "/arguments/name");
+  // Ids of node-owned volumes are "<node>/<name>": the name alone makes create and remove of one volume meet.
+  if (size_t slash = volume.rfind('/'); slash != std::string::npos) volume = volume.substr(slash + 1);
+  return volume.empty() ? "" : absl::StrCat(base::get_string(operation, "/backend"), "/", volume);
+}
+
+Json state_json(const node::NodeStatus& state) {
+  Json kinds = Json::array(), backends = Json::array();
+  for (const auto& kind : state.kinds) {
+    kinds.push_back({{"name", kind.name}, {"registered", kind.registered}, {"message", kind.message}});
+  }
+  for (const auto& backend : state.backends) {
+    backends.push_back({{"name", backend.name}, {"ready", backend.ready}, {"message", backend.message}});
+  }
+  return {{"kinds", kinds},
+          {"backends", backends},
+          {"mounts",
+           {{"held", state.mounts_held}, {"stale", state.mounts_stale}, {"healed", state.mounts_healed}}}};
+}
+
+}  // namespace
+
+NodeAgent::NodeAgent(kube::Client& client, node::Agent& agent, const std::vector<drivers::Kind>& kinds,
+                     std::string node_name, std::string version)
+    : client_(client),
+      agent_(agent),
+      kinds_(kinds),
+      node_name_(std::move(node_name)),
+      version_(std::move(version)),
+      boot_id_(boot_id()),
+      backends_(client),
+      self_(client, only(node_name_)),
+      workers_("operations", kThreads),
+      commit_(std::chrono::milliseconds(50), std::chrono::seconds(2),
+              [this](const base::Context& context) { return write_status(context); }) {
+  backends_.add_handler([this](const auto& before, const auto& after) {
+    // The operator's own status writes change nothing here, but for the storage system's identity.
+    if (before && after && before->meta.generation == after->meta.generation &&
+        base::get_string(*before->json, "/status/systemID") ==
+            base::get_string(*after->json, "/status/systemID")) {
+      return;
+    }
+    // Until the first list is whole a kind would seem to be gone.
+    if (backends_.has_synced()) backends_changed();
+  });
+  self_.add_handler([this](const auto&, const auto& after) {
+    if (after) operations_changed(*after);
+  });
+  agent_.on_change([this] {
+    {
+      std::lock_guard lock(mutex_);
+      measure_soon_ = true;
+    }
+    measure_.notify_all();
+    commit_.touch();
+  });
+}
+
+NodeAgent::~NodeAgent() {
+  stop();
+}
+
+void NodeAgent::start(const base::Context& context) {
+  context_ = context;
+  backends_.start(context);
+  if (backends_.wait_synced(context).ok()) backends_changed();
+  commit_.start(context);
+  commit_.touch();
+  self_.start(context);
+  measurer_ = std::jthread([this, context](std::stop_token stop) {
+    const base::Context mine = context.with_stop(stop);
+    while (!mine.stopped()) {
+      measure_capacities(mine);
+      std::unique_lock lock(mutex_);
+      measure_.wait_for(lock, stop, kMeasureEvery, [this] { return measure_soon_; });
+      measure_soon_ = false;
+    }
+  });
+}
+
+void NodeAgent::stop() {
+  agent_.on_change(nullptr);
+  if (measurer_.joinable()) {
+    measurer_.request_stop();
+    measurer_.join();
+  }
+  self_.stop();
+  backends_.stop();
+  workers_.stop();
+  commit_.stop();
+}
+
+absl::Status NodeAgent::ready() const {
+  if (!backends_.has_synced()) return absl::UnavailableError("the StorageBackends are not read yet");
+  std::lock_guard lock(mutex_);
+  if (written_.empty())
+    return absl::UnavailableError(absl::StrCat("StorageNode ", node_name_, " is not written yet"));
+  return absl::OkStatus();
+}
+
+void NodeAgent::backends_changed() {
+  std::vector<node::BackendConfig> configs;
+  for (const auto& object : backends_.list()) {
+    auto spec = engine::parse_backend_spec(*object->json, kinds_);
+    if (!spec.ok()) continue;  // the operator says so in its conditions
+    std::lock_guard lock(mutex_);
+    auto& block = blocks_[spec->name];
+    if (!block || *block != *spec->block) block = spec->block;
+    configs.push_back({spec->name, spec->kind, block, base::get_string(*object->json, "/status/systemID")});
+  }
+  std::sort(configs.begin(), configs.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
+  agent_.set_backends(std::move(configs));
+}
+
+void NodeAgent::operations_changed(const kube::StorageNodeObject& object) {
+  const Json* operations = base::find(*object.json, "/spec/operations");
+  std::set<std::string> listed;
+  std::vector<std::pair<std::string, Json>> fresh;
+  {
+    std::lock_guard lock(mutex_);
+    if (operations != nullptr && operations->is_array()) {
+      for (const Json& operation : *operations) {
+        const std::string id = base::get_string(operation, "/id");
+        listed.insert(id);
+        if (taken_.insert(id).second) fresh.emplace_back(id, operation);
+      }
+    }
+    listed_ = listed;
+    // What is no longer asked needs no answer; the status sheds it with its next write.
+    const size_t before = answers_.size();
+    std::erase_if(answers_, [&](const auto& entry) { return !listed.contains(entry.first); });
+    std::erase_if(taken_, [&](const auto& id) { return !listed.contains(id); });
+    if (answers_.size() != before) commit_.touch_later();
+  }
+  for (auto& [id, operation] : fresh) {
+    workers_.submit([this, id = id, operation = std::move(operation)] { carry_out(id, operation); });
+  }
+}
+
+void NodeAgent::carry_out(const std::string& id, const Json& operation) {
+  const std::string subject = subject_of(operation);
+  {
+    std::unique_lock lock(mutex_);
+    subject_free_.wait(lock,
+                       [&] { return subject.empty() || !busy_.contains(subject) || context_.stopped(); });
+    if (context_.stopped()) return;  // the operator asks again
+    if (!subject.empty()) busy_.insert(subject);
+  }
+  const std::string backend = base::get_string(operation, "/backend");
+  const base::Context context =
+      context_.with_field("operation", id).with_field("backend", backend).with_timeout(kOperationTimeout);
+  absl::StatusOr<Json> result = absl::InternalError("not run");
+  auto verb = drivers::verb_from_string(base::get_string(operation, "/verb"));
+  if (!verb.ok()) {
+    result = verb.status();
+  } else {
+    const Json* arguments = base::find(operation, "/arguments");
+    result = agent_.carry_out(context, backend, *verb, arguments ? *arguments : Json::object());
+  }
+  Json answer = {{"id", id}, {"code", absl::StatusCodeToString(result.status().code())}};
+  if (result.ok()) {
+    // A result that is no object (nothing found) is left out.
+    if (result->is_object()) answer["result"] = *std::move(result);
+  } else {
+    answer["message"] = result.status().message();
+  }
+  {
+    std::lock_guard lock(mutex_);
+    if (!subject.empty()) busy_.erase(subject);
+    if (listed_.contains(id)) answers_[id] = std::move(answer);
+    measure_soon_ =
+        measure_soon_ || (verb.ok() && (*verb == drivers::Verb::kCreate || *verb == drivers::Verb::kRemove));
+  }
+  measure_.notify_all();
+  subject_free_.notify_all();
+  commit_.touch();
+}
+
+void NodeAgent::measure_capacities(const base::Context& context) {
+  bool changed = false;
+  for (const auto& state : agent_.status().backends) {
+    auto measured =
+        state.ready
+            ? agent_.carry_out(context.with_timeout(kMeasureTimeout), state.name, drivers::Verb::kCapacity,
+                               {{"parameters", Json::object()}, {"where", Json::object()}})
+            : absl::StatusOr<Json>(absl::UnavailableError(state.message));
+    auto capacity = measured.ok() ? drivers::capacity_from_json(*measured) : measured.status();
+    std::lock_guard lock(mutex_);
+    auto told = capacities_.find(state.name);
+    if (!capacity.ok()) {
+      changed = capacities_.erase(state.name) > 0 || changed;
+    } else if (told == capacities_.end() || worth_publishing(told->second, *capacity)) {
+      capacities_[state.name] = *capacity;
+      changed = true;
+    }
+  }
+  if (changed) commit_.touch();
+}
+
+absl::Status NodeAgent::write_status(const base::Context& context) {
+  Json status = state_json(agent_.status());
+  status["agentVersion"] = version_;
+  status["bootID"] = boot_id_;
+  status["nodeID"] = node_name_;
+  Json answers = Json::array();
+  {
+    std::lock_guard lock(mutex_);
+    for (const auto& [id, answer] : answers_) answers.push_back(answer);
+    for (Json& backend : status["backends"]) {
+      auto measured = capacities_.find(backend["name"].get<std::string>());
+      if (measured == capacities_.end()) continue;
+      backend["capacity"] = {{"totalBytes", measured->second.total_bytes},
+                             {"availableBytes", measured->second.available_bytes},
+                             {"maximumVolumeBytes", measured->second.maximum_volume_bytes}};
+    }
+    status["operations"] = std::move(answers);
+    if (base::dump_json(status) == written_) return absl::OkStatus();
+  }
+  auto patched = client_.patch(context, kube::kStorageNodes, {"", node_name_}, kube::PatchType::kMerge,
+                               {{"status", status}}, {.subresource = "status"});
+  if (!patched.ok()) {
+    return base::annotate(patched.status(), absl::StrCat("write the status of StorageNode ", node_name_,
+                                                         " (the operator makes it when the node joins)"));
+  }
+  std::lock_guard lock(mutex_);
+  written_ = base::dump_json(status);
+  return absl::OkStatus();
+}
+
+}  // namespace collage::reconcile

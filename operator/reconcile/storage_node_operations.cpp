@@ -1,0 +1,264 @@
+#include "operator/reconcile/storage_node_operations.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/metrics.h"
+#include "base/random.h"
+#include "base/status.h"
+
+namespace collage::reconcile {
+namespace {
+
+using base::Json;
+
+constexpr auto kCallTimeout = std::chrono::seconds(60);
+constexpr auto kSpacing = std::chrono::milliseconds(50);
+constexpr auto kIdle = std::chrono::seconds(1);
+
+const base::Histogram& call_seconds() {
+  static const base::Histogram histogram("collage_node_operation_seconds",
+                                         "Calls carried out by a node for the operator.", {"verb", "code"});
+  return histogram;
+}
+
+absl::Status answer_status(const Json& answer) {
+  const std::string code = base::get_string(answer, "/code");
+  if (code == "OK") return absl::OkStatus();
+  for (int value = 1; value <= 16; ++value) {
+    const auto candidate = static_cast<absl::StatusCode>(value);
+    if (absl::StatusCodeToString(candidate) == code)
+      return absl::Status(candidate, base::get_string(answer, "/message"));
+  }
+  return absl::InternalError(absl::StrCat("answered with the unknown code '", code, "'"));
+}
+
+}  // namespace
+
+struct StorageNodeOperations::Call {
+  std::string id;
+  std::string content;  // what makes two calls equal
+  Json operation;
+  int waiting = 0;
+  bool listed = false;  // in spec.operations, as far as we wrote
+  bool done = false;
+  absl::Status status;
+  Json result;
+};
+
+struct StorageNodeOperations::NodeQueue {
+  NodeQueue(std::string name, GroupCommit::Write write)
+      : node(std::move(name)), commit(kSpacing, kIdle, std::move(write)) {}
+  const std::string node;
+  std::vector<std::shared_ptr<Call>> calls;  // oldest first, none done
+  size_t written = 0;                        // operations in the last write
+  GroupCommit commit;                        // last: its thread ends before the rest goes
+};
+
+StorageNodeOperations::StorageNodeOperations(World& world) : world_(world), process_(base::random_hex(4)) {
+  world_.storage_nodes.add_handler([this](const auto&, const auto& after) {
+    if (after) take_answers(*after);
+  });
+}
+
+StorageNodeOperations::~StorageNodeOperations() {
+  stop();
+}
+
+void StorageNodeOperations::start(const base::Context& context) {
+  std::lock_guard lock(mutex_);
+  context_ = context;
+  started_ = true;
+  for (auto& [node, queue] : queues_) queue->commit.start(context_.with_field("node", node));
+}
+
+void StorageNodeOperations::stop() {
+  std::map<std::string, std::unique_ptr<NodeQueue>> queues;
+  {
+    std::lock_guard lock(mutex_);
+    started_ = false;
+    queues.swap(queues_);
+    for (auto& [node, queue] : queues) {
+      for (auto& call : queue->calls) {
+        call->status = absl::CancelledError("the operator is stopping");
+        call->done = true;
+      }
+    }
+  }
+  answered_.notify_all();
+}
+
+StorageNodeOperations::NodeQueue& StorageNodeOperations::queue(const std::string& node) {
+  auto& slot = queues_[node];
+  if (!slot) {
+    // The queue is owned by the map and outlives its own writer thread.
+    auto made = std::make_unique<NodeQueue>(node, [this, node](const base::Context& context) {
+      NodeQueue* mine = nullptr;
+      {
+        std::lock_guard lock(mutex_);
+        auto found = queues_.find(node);
+        if (found != queues_.end()) mine = found->second.get();
+      }
+      return mine ? write(context, *mine) : absl::OkStatus();
+    });
+    if (started_) made->commit.start(context_.with_field("node", node));
+    slot = std::move(made);
+  }
+  return *slot;
+}
+
+absl::Status StorageNodeOperations::reachable(const std::string& node) const {
+  auto object = world_.storage_nodes.get(node);
+  if (!object || base::get_string(*object->json, "/status/agentVersion").empty()) {
+    return absl::UnavailableError(
+        absl::StrCat("node ", node,
+                     " runs no Collage agent; see that the DaemonSet of the chart has a running pod there"));
+  }
+  auto live = world_.nodes.get(node);
+  if (!live) return absl::UnavailableError(absl::StrCat("node ", node, " is no longer in the cluster"));
+  if (!live->ready) {
+    return absl::UnavailableError(
+        absl::StrCat("node ", node, " is not Ready, and only it can make this call; waiting for it"));
+  }
+  return absl::OkStatus();
+}
+
+std::vector<std::string> StorageNodeOperations::agent_nodes() const {
+  std::vector<std::string> names;
+  for (const auto& object : world_.storage_nodes.list()) {
+    if (reachable(object->meta.name).ok()) names.push_back(object->meta.name);
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+std::vector<std::string> StorageNodeOperations::ready_nodes(const std::string& backend) const {
+  std::vector<std::string> names;
+  for (const std::string& node : agent_nodes()) {
+    auto object = world_.storage_nodes.get(node);
+    const Json* backends = object ? base::find(*object->json, "/status/backends") : nullptr;
+    if (backends == nullptr || !backends->is_array()) continue;
+    for (const Json& state : *backends) {
+      if (base::get_string(state, "/name") == backend && base::get_bool(state, "/ready"))
+        names.push_back(node);
+    }
+  }
+  return names;
+}
+
+void StorageNodeOperations::leave(NodeQueue& queue, const std::shared_ptr<Call>& call) {
+  if (--call->waiting > 0 || call->done) return;
+  // Nobody waits any more: it leaves the list with the next write. The node may still carry it out; that is
+  // why the context's end is never a final answer.
+  std::erase(queue.calls, call);
+  queue.commit.touch_later();
+}
+
+absl::StatusOr<Json> StorageNodeOperations::run(const base::Context& context, const std::string& node,
+                                                const std::string& backend, drivers::Verb verb,
+                                                const Json& arguments) {
+  COLLAGE_RETURN_IF_ERROR(reachable(node));
+  const auto began = context.clock().now();
+  const base::Context mine = context.with_timeout(kCallTimeout);
+  Json operation = {{"backend", backend}, {"verb", drivers::to_string(verb)}, {"arguments", arguments}};
+  const std::string content = base::dump_json(operation);
+
+  std::unique_lock lock(mutex_);
+  if (!started_) return absl::CancelledError("the operator is stopping");
+  NodeQueue& mailbox = queue(node);
+  std::shared_ptr<Call> call;
+  for (auto& open : mailbox.calls) {
+    if (open->content == content) call = open;
+  }
+  if (!call) {
+    call = std::make_shared<Call>();
+    call->id = absl::StrCat(process_, "-", ++next_id_);
+    call->content = content;
+    call->operation = std::move(operation);
+    call->operation["id"] = call->id;
+    mailbox.calls.push_back(call);
+    mailbox.commit.touch();
+  }
+  ++call->waiting;
+  while (!call->done && mine.status().ok()) {
+    answered_.wait_for(lock, mine.stop(),
+                       std::min<std::chrono::nanoseconds>(mine.remaining(), std::chrono::seconds(1)),
+                       [&] { return call->done; });
+  }
+  if (!call->done) {
+    absl::Status status = mine.status();
+    auto found = queues_.find(node);
+    if (found != queues_.end()) leave(*found->second, call);
+    call_seconds().observe(std::chrono::duration<double>(context.clock().now() - began).count(),
+                           {drivers::to_string(verb), absl::StatusCodeToString(status.code())});
+    return absl::Status(status.code(),
+                        absl::StrCat("node ", node, " has not answered ", drivers::to_string(verb),
+                                     " for backend ", backend, " yet; see its agent's log"));
+  }
+  call_seconds().observe(std::chrono::duration<double>(context.clock().now() - began).count(),
+                         {drivers::to_string(verb), absl::StatusCodeToString(call->status.code())});
+  if (!call->status.ok()) return call->status;
+  return call->result;
+}
+
+absl::Status StorageNodeOperations::write(const base::Context& context, NodeQueue& queue) {
+  Json operations = Json::array();
+  {
+    std::lock_guard lock(mutex_);
+    for (auto& call : queue.calls) {
+      if (operations.size() == kMaxOpen) break;
+      operations.push_back(call->operation);
+      call->listed = true;
+    }
+    if (operations.empty() && queue.written == 0) return absl::OkStatus();
+  }
+  // The whole list, from memory: only the leader writes it, and the fence keeps a deposed one from sending.
+  // No resourceVersion: nobody else owns this field.
+  auto written = world_.client.patch(context, kube::kStorageNodes, {"", queue.node}, kube::PatchType::kMerge,
+                                     {{"spec", {{"operations", operations}}}}, {});
+  if (!written.ok())
+    return base::annotate(written.status(), absl::StrCat("write operations for node ", queue.node));
+  std::lock_guard lock(mutex_);
+  queue.written = operations.size();
+  return absl::OkStatus();
+}
+
+void StorageNodeOperations::take_answers(const kube::StorageNodeObject& object) {
+  const Json* answers = base::find(*object.json, "/status/operations");
+  if (answers == nullptr || !answers->is_array()) return;
+  bool any = false;
+  {
+    std::lock_guard lock(mutex_);
+    auto found = queues_.find(object.meta.name);
+    if (found == queues_.end()) return;
+    NodeQueue& queue = *found->second;
+    const size_t open_before = queue.calls.size();
+    for (const Json& answer : *answers) {
+      const std::string id = base::get_string(answer, "/id");
+      auto call = std::find_if(queue.calls.begin(), queue.calls.end(),
+                               [&](const auto& open) { return open->id == id; });
+      if (call == queue.calls.end()) continue;
+      (*call)->status = answer_status(answer);
+      const Json* result = base::find(answer, "/result");
+      (*call)->result = result ? *result : Json();
+      (*call)->done = true;
+      queue.calls.erase(call);
+      any = true;
+    }
+    if (any) {
+      // Calls that did not fit into the list go now; finished ones can wait for the next write.
+      if (open_before > kMaxOpen) {
+        queue.commit.touch();
+      } else {
+        queue.commit.touch_later();
+      }
+    }
+  }
+  if (any) answered_.notify_all();
+}
+
+}  // namespace collage::reconcile
