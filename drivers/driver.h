@@ -119,7 +119,17 @@ std::string csi_driver_name(const std::string& kind);
 // The ids of such volumes are "<node>/<name>".
 std::string node_topology_key(const std::string& kind);
 
-// Checks a request against info() alone: capabilities, fs type, parameters, size. What every driver's create() begins with.
+// The size a volume gets: required_bytes rounded up to the granularity. INVALID_ARGUMENT when a size is zero or negative,
+// OUT_OF_RANGE when it is below the minimum or does not fit under the limit.
+absl::StatusOr<int64_t> volume_size(const DriverInfo& info, const CreateRequest& request);
+
+// Checks one capability against info() alone: volume mode, access mode, fs type. INVALID_ARGUMENT that names the field.
+absl::Status validate_capability(const DriverInfo& info, const VolumeCapability& capability);
+
+// Checks class parameters against info() alone: a key that is not known is INVALID_ARGUMENT.
+absl::Status validate_parameters(const DriverInfo& info, const StringMap& parameters);
+
+// Checks a request against info() alone: name, capabilities, fs type, parameters, size. What every driver's create() begins with.
 absl::Status validate_create(const DriverInfo& info, const CreateRequest& request);
 
 }  // namespace collage::drivers

@@ -59,6 +59,7 @@ struct Volume {
   std::vector<Topology> accessible;  // empty: from everywhere
   StringMap tags;
   std::string attached_to;  // node id of the holder, "" when none is known
+  std::string problem;      // list() only: why this volume cannot be used, for a person; "" when all is well
   friend bool operator==(const Volume&, const Volume&) = default;
 };
 
