@@ -28,7 +28,8 @@ class Lease final : public Fence {
 
   // Blocks until this process leads (OK) or the context ends.
   absl::Status acquire(const base::Context& context);
-  // Renews in a thread until stop; `on_lost` is called once if the lease is lost.
+  // Renews in a thread until stop; `on_lost` is called once, on that thread, if the lease is lost. It must
+  // not call release().
   void keep(const base::Context& context, std::function<void()> on_lost);
   // Stops renewing and gives the lease up, so that another may lead at once. Call last.
   void release(const base::Context& context);
