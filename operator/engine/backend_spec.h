@@ -63,4 +63,8 @@ struct BackendSpec {
 // "spec: exactly one driver block is needed, one of image, local; found none". Unknown fields are refused.
 absl::StatusOr<BackendSpec> parse_backend_spec(const base::Json& object, const std::vector<drivers::Kind>& kinds);
 
+// May a backend become another? INVALID_ARGUMENT when it would be other storage under the same name: another kind, another
+// value of a field that identifies it ("spec.image.directory: cannot change: ...").
+absl::Status check_backend_update(const BackendSpec& before, const BackendSpec& after);
+
 }  // namespace collage::engine

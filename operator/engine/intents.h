@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <map>
 #include <memory>
@@ -32,6 +33,9 @@ class IntentStore {
 class Intents {
  public:
   static constexpr size_t kMaxEntries = 1000;
+  static constexpr size_t kMaxValueBytes = 512;
+  static constexpr std::chrono::milliseconds kWriteInterval{50};  // between the beginnings of two writes
+  static constexpr std::chrono::milliseconds kFlushAfter{2000};
 
   Intents(IntentStore& store, std::string backend, const base::Clock& clock = base::Clock::real());
   ~Intents();

@@ -28,11 +28,18 @@ class Usage {
 
  private:
   struct Item {
-    int64_t bytes = 0;
-    bool real = false;
+    int64_t real = -1;      // of the volume that exists; -1: none
+    int64_t reserved = -1;  // of the create under way; -1: none
+    int64_t bytes() const;  // what it counts: the larger; -1: nothing
   };
+  struct PerBackend {
+    std::map<std::string, Item> items;
+    Total total;  // of items, kept current
+  };
+  static void put(PerBackend& backend, const std::string& volume_name, Item item);
+
   mutable std::mutex mutex_;
-  std::map<std::string, std::map<std::string, Item>> items_;
+  std::map<std::string, PerBackend> backends_;
 };
 
 }  // namespace collage::engine

@@ -39,4 +39,10 @@ std::string attacher_finalizer(std::string_view csi_driver);
 // "image.collage.storage" -> "image"; "" when it is not one of ours.
 std::string kind_of_csi_driver(std::string_view csi_driver);
 
+// What Kubernetes takes as a name: a DNS-1123 label (at most 63) or subdomain (at most 253), a label's key and value.
+bool is_dns_label(std::string_view text);
+bool is_dns_subdomain(std::string_view text);
+bool is_label_key(std::string_view text);
+bool is_label_value(std::string_view text);
+
 }  // namespace collage::engine
