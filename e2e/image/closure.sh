@@ -1,0 +1,67 @@
+#!/bin/sh
+# closure.sh ROOT [FILE...] [-- FILE...]: lays out below ROOT the files with all that they need to run there: shared
+# libraries, the loader, and for scanners a note of each package that a file came from. A symbolic link stays one, with
+# its target. Of the files after -- come only their needs. The layout is Debian's with merged /usr.
+set -eu
+root=$1
+shift
+
+mkdir -p "$root/usr/bin" "$root/usr/sbin" "$root/usr/lib" "$root/usr/lib64" "$root/etc" "$root/tmp" "$root/dev" \
+  "$root/proc" "$root/sys" "$root/run" "$root/var/lib/dpkg/status.d"
+chmod 1777 "$root/tmp"
+for folder in bin sbin lib lib64; do
+  [ -L "$root/$folder" ] || ln -s usr/$folder "$root/$folder"
+done
+
+# The path with its folder's links resolved, its own last component kept.
+canonical() { echo "$(cd "$(dirname "$1")" && pwd -P)/$(basename "$1")"; }
+
+note_package() {
+  # Packages know their files by the name from before /usr was merged.
+  for name in "$1" "${1#/usr}"; do
+    package=$(dpkg-query -S "$name" 2>/dev/null | sed -n 's/^\([^ ,]*\).*: .*/\1/p' | head -n 1)
+    [ -n "$package" ] || continue
+    package=${package%:}
+    note=$root/var/lib/dpkg/status.d/${package%%:*}
+    [ -e "$note" ] || dpkg-query -s "$package" >"$note"
+    return
+  done
+}
+
+add() {
+  path=$(canonical "$1")
+  [ ! -e "$root$path" ] || return 0
+  mkdir -p "$root$(dirname "$path")"
+  cp -pd "$path" "$root$path"
+  note_package "$path"
+  if [ -L "$path" ]; then
+    target=$(readlink "$path")
+    case $target in /*) add "$target" ;; *) add "$(dirname "$path")/$target" ;; esac
+  fi
+}
+
+# A library is looked up by its soname, so each is stored under that name: one file, no link.
+add_library() {
+  path=$(canonical "$1")
+  [ ! -e "$root$path" ] || return 0
+  mkdir -p "$root$(dirname "$path")"
+  cp -pL "$path" "$root$path"
+  note_package "$path"
+}
+
+for file in "$@"; do
+  [ "$file" != -- ] || break
+  add "$file"
+done
+for file in "$@"; do
+  # Static programs and plain files have no libraries: ldd fails, and that is the answer.
+  libraries=$(ldd "$file" 2>/dev/null) || continue
+  case $libraries in *"not found"*)
+    echo "closure.sh: $file needs libraries that are not here:" >&2
+    echo "$libraries" | grep "not found" >&2
+    exit 1 ;;
+  esac
+  for library in $(echo "$libraries" | sed -n -e 's/.*=> \(\/[^ ]*\) (.*/\1/p' -e 's/^[[:space:]]*\(\/[^ ]*\) (.*/\1/p'); do
+    add_library "$library"
+  done
+done

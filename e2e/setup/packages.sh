@@ -1,0 +1,129 @@
+#!/bin/sh
+# Installs the Debian packages that a set of tasks needs; at once when all are there.
+#
+#   packages.sh SET...            install what is missing of these sets
+#   packages.sh --missing SET...  print what would be installed, install nothing
+#   packages.sh --remove          remove what earlier runs installed, dependencies included
+#
+# Sets: build (compile Collage), cluster (boot the two-node Kubernetes), image (build the container images),
+# lint (clang-format, clang-tidy). What a run installs is recorded in build/e2e/installed-packages.
+set -eu
+
+packages_of() {
+  case $1 in
+    build) echo g++ cmake ninja-build ccache pkg-config libcpprest-dev libssl-dev libspdlog-dev nlohmann-json3-dev \
+      libyaml-cpp-dev prometheus-cpp-dev libabsl-dev libgrpc++-dev protobuf-compiler-grpc protobuf-compiler \
+      libprotobuf-dev libcpp-httplib-dev libcli11-dev libgtest-dev libgmock-dev libmount-dev libblkid-dev ca-certificates ;;
+    cluster) echo containerd runc containernetworking-plugins busybox-static nftables xfsprogs e2fsprogs iproute2 mount \
+      util-linux ;;
+    image) echo buildah mmdebstrap ca-certificates util-linux ;;
+    lint) echo clang-format clang-tidy ;;
+    *) echo "packages.sh: no set '$1': there are build, cluster, image and lint" >&2; exit 2 ;;
+  esac
+}
+
+installed() { dpkg-query -W -f '${db:Status-Status}\n' "$1" 2>/dev/null | grep -q '^installed$'; }
+
+# One line for each package and architecture.
+all_installed() { dpkg-query -W -f '${db:Status-Abbrev}${binary:Package}\n' | sed -n 's/^ii *//p' | LC_ALL=C sort; }
+
+usage() { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+case ${1-} in
+  '') usage ;;
+  --missing | --remove) ;;
+  -*) usage ;;
+esac
+
+cd "$(dirname "$0")/../.."
+record=build/e2e/installed-packages
+mode=install
+case ${1-} in
+  --missing) mode=missing; shift ;;
+  --remove) mode=remove; shift ;;
+esac
+
+if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
+  echo "packages.sh: this machine has no apt: the project is built and tested on Debian 12 (bookworm)" >&2
+  exit 1
+fi
+export DEBIAN_FRONTEND=noninteractive LC_ALL=C
+
+if [ $mode = remove ]; then
+  if [ ! -s $record ]; then
+    echo "packages: none were installed by this project"
+    exit 0
+  fi
+  present=
+  while read -r package; do
+    if installed "$package"; then present="$present $package"; fi
+  done <$record
+  echo "packages: removing$present"
+  # shellcheck disable=SC2086
+  [ -z "$present" ] || apt-get -q purge -y $present
+  rm -f $record
+  exit 0
+fi
+
+missing=
+for set in "$@"; do
+  for package in $(packages_of "$set"); do
+    case " $missing " in *" $package "*) continue ;; esac
+    installed "$package" || missing="$missing $package"
+  done
+done
+missing=${missing# }
+if [ $mode = missing ]; then
+  echo "$missing"
+  exit 0
+fi
+if [ -z "$missing" ]; then
+  echo "packages: all of '$*' are installed"
+  exit 0
+fi
+if [ "$(id -u)" != 0 ]; then
+  echo "packages: missing: $missing" >&2
+  echo "  remedy: become root and run: sh e2e/setup/packages.sh $*" >&2
+  exit 1
+fi
+
+# A package that holds a daemon would start it. Debian's way to say no is policy-rc.d.
+policy=/usr/sbin/policy-rc.d
+made_policy=
+cleanup() { [ -z "$made_policy" ] || rm -f $policy; }
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+if [ ! -e $policy ]; then
+  made_policy=yes
+  printf '#!/bin/sh\nexit 101\n' >$policy
+  chmod 755 $policy
+fi
+
+mkdir -p build/e2e
+before=build/e2e/.packages-before.$$
+all_installed >$before
+trap 'cleanup; rm -f $before' EXIT
+
+can_install() {
+  # shellcheck disable=SC2086
+  apt-get -qq -s install --no-install-recommends $missing >/dev/null 2>&1
+}
+fresh_lists() { [ -n "$(find /var/lib/apt/lists -maxdepth 1 -name '*_Packages*' -mtime -7 2>/dev/null | head -n 1)" ]; }
+
+if ! fresh_lists || ! can_install; then
+  echo "packages: bringing the package lists up to date"
+  apt-get -q -o Acquire::Retries=3 update
+fi
+echo "packages: installing $missing"
+record_new() {
+  all_installed | LC_ALL=C comm -13 $before - >>$record
+  LC_ALL=C sort -u -o $record $record
+}
+# shellcheck disable=SC2086
+if ! apt-get -q -o Acquire::Retries=3 -o Dpkg::Use-Pty=0 install -y --no-install-recommends $missing; then
+  record_new
+  echo "packages: the installation failed" >&2
+  echo "  remedy: see apt's messages above; /etc/apt must name a Debian 12 (bookworm) archive that this machine reaches" >&2
+  exit 1
+fi
+record_new
+echo "packages: done; 'sh e2e/setup/packages.sh --remove' takes away again what was installed"
