@@ -1,0 +1,64 @@
+# Every target does its own set-up on Debian bookworm as root; Go >= 1.25 is the one thing that must be there.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+JOBS ?= $(shell nproc)
+PRESET ?= release
+BIN := build/e2e/bin
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+quickstart: ## boot a two-node Kubernetes on this machine and show a volume follow its pod
+	@e2e/setup/tools.sh cluster
+	@$(BIN)/cluster --name quickstart preflight quickstart
+	@e2e/setup/packages.sh build cluster image
+	@$(MAKE) --no-print-directory configure
+	@cmake --build build/release -j $(JOBS) --target collage collage-mount
+	@e2e/setup/tools.sh
+	@e2e/setup/quickstart.sh
+
+quickstart-down: ## remove what quickstart made and changed
+	@e2e/setup/quickstart.sh down
+
+test: ## all tests: unit tests, then a real two-node Kubernetes
+	@e2e/setup/test.sh unit e2e
+
+unit: ## unit tests only
+	@e2e/setup/test.sh unit
+
+e2e: ## tests on a real two-node Kubernetes only
+	@e2e/setup/test.sh e2e
+
+build: ## compile everything (PRESET=release, debug, asan or tsan)
+	@e2e/setup/packages.sh build
+	@$(MAKE) --no-print-directory configure
+	@cmake --build build/$(PRESET) -j $(JOBS)
+
+configure:
+	@mkdir -p build
+	@cmake --preset $(PRESET) > build/configure-$(PRESET).log 2>&1 || { cat build/configure-$(PRESET).log; exit 1; }
+
+bench: ## measure Collage beside the floor on one API server; writes build/bench/results.json
+	@e2e/bench/run.sh
+
+asan: ## unit tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	@PRESET=asan e2e/setup/test.sh unit
+
+tsan: ## unit tests under ThreadSanitizer
+	@PRESET=tsan TSAN_OPTIONS=ignore_noninstrumented_modules=1 e2e/setup/test.sh unit
+
+lint: ## clang-format, clang-tidy, gofmt, go vet, helm lint
+	@e2e/setup/lint.sh
+
+image: ## build both container images: make image IMAGE=registry.example.com/collage:0.1.0
+	@e2e/setup/packages.sh image
+	@IMAGE="$(IMAGE)" e2e/setup/image.sh
+
+deploy: ## install on a cluster of yours: make deploy CONTEXT=name IMAGE=registry.example.com/collage:0.1.0
+	@CONTEXT="$(CONTEXT)" IMAGE="$(IMAGE)" e2e/setup/deploy.sh
+
+clean: ## remove everything that was built (a running quickstart cluster first)
+	@if [ -x $(BIN)/cluster ]; then $(MAKE) --no-print-directory quickstart-down; fi
+	@rm -rf build
+
+.PHONY: help quickstart quickstart-down test unit e2e build configure bench asan tsan lint image deploy clean

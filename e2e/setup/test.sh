@@ -1,0 +1,74 @@
+#!/bin/bash
+# Runs the tests and ends with one line that counts them: "N passed, N failed".
+#
+#   test.sh unit   build everything, run the unit tests (PRESET=release, asan, tsan)
+#   test.sh e2e    boot a cluster of its own and run the end-to-end tests on it
+set -uo pipefail
+cd "$(dirname "$0")/../.." || exit 1
+preset=${PRESET:-release}
+jobs=${JOBS:-$(nproc)}
+logs=build/test-logs
+mkdir -p "$logs"
+passed=0 failed=0
+failures=()
+
+note() { printf '== %s  (%d s)\n' "$1" "$SECONDS"; }
+must() { "$@" || { echo "test: '$*' failed" >&2; echo "$passed passed, $((failed + 1)) failed"; exit 1; }; }
+
+count() {  # count NAME PASSED FAILED CODE: a runner that died without a count is one failure
+  passed=$((passed + $2))
+  failed=$((failed + $3))
+  if [ "$4" != 0 ] && [ "$3" = 0 ]; then failed=$((failed + 1)); fi
+  if [ "$4" != 0 ]; then failures+=("$1"); fi
+  printf '   %-22s %4d passed, %d failed\n' "$1" "$2" "$3"
+}
+
+run_unit() {
+  local binary name log code ok bad
+  for binary in build/"$preset"/bin/unit_*; do
+    name=$(basename "$binary") log=$logs/$(basename "$binary").log
+    timeout 900 "$binary" --gtest_color=no >"$log" 2>&1
+    code=$?
+    ok=$(sed -n 's/^\[  PASSED  \] \([0-9]*\) tests\{0,1\}\.$/\1/p' "$log" | tail -1)
+    bad=$(sed -n 's/^\[  FAILED  \] \([0-9]*\) tests\{0,1\}, listed below:$/\1/p' "$log" | tail -1)
+    count "$name" "${ok:-0}" "${bad:-0}" $code
+    [ $code = 0 ] || { grep -E '^\[  FAILED|Failure$|ERROR: |WARNING: ThreadSanitizer' "$log" | head -20; tail -5 "$log"; }
+  done
+}
+
+run_go() {  # run_go FOLDER [PACKAGE...]
+  local folder=$1 log code ok bad
+  shift
+  log=$logs/go-$(echo "$folder $*" | tr -c 'a-z0-9\n' '-').log
+  (cd "$folder" && go test -count=1 -timeout 40m -v "$@") 2>&1 | tee "$log" | grep --line-buffered -E '^(=== RUN|--- FAIL|    --- FAIL|FAIL|panic)' | grep --line-buffered -vE '^=== RUN .*/'
+  code=${PIPESTATUS[0]}
+  ok=$(grep -c '^--- PASS' "$log")
+  bad=$(grep -c '^--- FAIL' "$log")
+  count "$folder $*" "$ok" "$bad" "$code"
+  [ "$code" = 0 ] || { grep -A 30 -E '^ *--- FAIL|^panic' "$log" | head -120; }
+}
+
+for part in "$@"; do
+  case $part in
+    unit)
+      note "packages"; must e2e/setup/packages.sh build cluster
+      note "compile ($preset)"; must make --no-print-directory configure PRESET="$preset"
+      must cmake --build build/"$preset" -j "$jobs"
+      note "unit tests"; run_unit
+      ;;
+    e2e)
+      note "packages"; must e2e/setup/packages.sh build cluster image
+      note "compile (release)"; must make --no-print-directory configure PRESET=release
+      must cmake --build build/release -j "$jobs" --target collage collage-mount
+      note "Kubernetes and helm"; must e2e/setup/tools.sh
+      note "tests without a cluster"; run_go e2e ./cluster/... ./chart/...
+      note "images"; must e2e/image/build.sh
+      note "tests on a real cluster"; run_go e2e ./suite/...
+      ;;
+    *) echo "test.sh: no part '$part': there are unit and e2e" >&2; exit 2 ;;
+  esac
+done
+note "done"
+for name in "${failures[@]}"; do echo "   failed: $name (see $logs)"; done
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
