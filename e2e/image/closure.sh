@@ -19,11 +19,9 @@ canonical() { echo "$(cd "$(dirname "$1")" && pwd -P)/$(basename "$1")"; }
 note_package() {
   # Packages know their files by the name from before /usr was merged.
   for name in "$1" "${1#/usr}"; do
-    package=$(dpkg-query -S "$name" 2>/dev/null | sed -n 's/^\([^ ,]*\).*: .*/\1/p' | head -n 1)
+    package=$(dpkg-query -S "$name" 2>/dev/null | sed -n -e '/^diversion /d' -e 's/[:,].*//p' | head -n 1)
     [ -n "$package" ] || continue
-    package=${package%:}
-    note=$root/var/lib/dpkg/status.d/${package%%:*}
-    [ -e "$note" ] || dpkg-query -s "$package" >"$note"
+    [ -e "$root/var/lib/dpkg/status.d/$package" ] || dpkg-query -s "$package" >"$root/var/lib/dpkg/status.d/$package"
     return
   done
 }
