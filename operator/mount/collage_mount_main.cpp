@@ -1,0 +1,74 @@
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <exception>
+#include <iostream>
+#include <iterator>
+#include <string>
+
+#include "base/status.h"
+#include "operator/mount/helper/helper.h"
+
+namespace {
+
+using collage::mount::helper::Json;
+
+struct Verb {
+  const char* name;
+  absl::StatusOr<Json> (*run)(const Json& request);
+};
+
+constexpr Verb kVerbs[] = {
+    {"loop-attach", collage::mount::helper::loop_attach},
+    {"loop-detach", collage::mount::helper::loop_detach},
+    {"find-device", collage::mount::helper::find_device},
+    {"format", collage::mount::helper::format},
+    {"mount", collage::mount::helper::mount_device},
+    {"bind", collage::mount::helper::bind},
+    {"unmount", collage::mount::helper::unmount},
+    {"inspect", collage::mount::helper::inspect},
+};
+
+// Held until this process and all that it started have ended, even where the kernel does not let them end: so
+// at most one of them hangs for a volume. Not close-on-exec: mkfs keeps it too.
+absl::Status take_lock(const std::string& path) {
+  if (path.empty()) return absl::OkStatus();
+  const int fd = ::open(path.c_str(), O_RDWR | O_CREAT, 0600);
+  if (fd < 0) return collage::mount::helper::errno_status(errno, "open " + path);
+  if (::flock(fd, LOCK_EX | LOCK_NB) == 0) return absl::OkStatus();
+  return absl::UnavailableError(
+      "an earlier step on this volume hangs in the kernel: its storage does not answer");
+}
+
+absl::StatusOr<Json> carry_out(const std::string& input) {
+  const Json request = Json::parse(input, nullptr, false);
+  if (!request.is_object()) return absl::InvalidArgumentError("the request is not a JSON object");
+  COLLAGE_RETURN_IF_ERROR(take_lock(collage::mount::helper::text(request, "lock")));
+  const std::string name = collage::mount::helper::text(request, "verb");
+  for (const Verb& verb : kVerbs) {
+    if (name == verb.name) return verb.run(request);
+  }
+  return absl::UnimplementedError("verb: \"" + name +
+                                  "\" is not known; is this helper of the same version as the agent?");
+}
+
+}  // namespace
+
+int main() {
+  ::setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin", 1);
+  const std::string input{std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
+  absl::StatusOr<Json> result = absl::InternalError("nothing was done");
+  try {
+    result = carry_out(input);
+  } catch (const std::exception& error) {  // of the JSON and file libraries
+    result = absl::InternalError(error.what());
+  }
+  Json answer{{"code", static_cast<int>(result.status().code())},
+              {"message", std::string(result.status().message())}};
+  if (result.ok()) answer["result"] = *result;
+  std::cout << answer.dump(-1, ' ', false, Json::error_handler_t::replace) << "\n";
+  return std::cout.flush() ? 0 : 1;
+}
