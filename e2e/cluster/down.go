@@ -58,12 +58,8 @@ func (c *Cluster) remove(withFolder bool, say func(string, ...any)) error {
 			Problem: fmt.Sprintf("processes %s run in cgroup %s and are not this cluster's", strings.Join(others, ", "), c.cgroup()),
 			Remedy:  "another cluster of the same name with another folder? Remove it first, or choose another --name"}
 	}
-	loops, err := c.releaseLoops()
-	if err != nil {
+	if err := c.releaseAllLoops(say); err != nil {
 		return err
-	}
-	if len(loops) > 0 {
-		say("released %s", strings.Join(loops, " "))
 	}
 	var enabled []string
 	s, err := c.readState()
@@ -77,6 +73,21 @@ func (c *Cluster) remove(withFolder bool, say func(string, ...any)) error {
 		return c.removeFolder()
 	}
 	return nil
+}
+
+// releaseAllLoops repeats until none is left: the kernel may still be taking apart the namespaces that used them.
+func (c *Cluster) releaseAllLoops(say func(string, ...any)) error {
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		loops, err := c.releaseLoops()
+		if err != nil || len(loops) == 0 {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return &Failure{Problem: strings.Join(loops, ", ") + " over the cluster's files cannot be released",
+				Remedy: "some process of this machine uses it: see 'losetup --list' and 'findmnt'"}
+		}
+		say("released %s", strings.Join(loops, " "))
+	}
 }
 
 // endSupervisor kills the init of the cluster's process namespace. The kernel then kills all others in it.

@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -88,38 +87,6 @@ func (c *Cluster) NodeExec(ctx context.Context, node string, argv ...string) (st
 		return "", err
 	}
 	return runFor(command, node+": "+strings.Join(argv, " "))
-}
-
-// Load imports a docker-archive (as of `docker save`, may hold several images) into both nodes. A tag that was there
-// now means the new image.
-func (c *Cluster) Load(ctx context.Context, archive string) error {
-	results := make([]error, len(Nodes))
-	var all sync.WaitGroup
-	for i, node := range Nodes {
-		all.Go(func() { results[i] = c.loadInto(ctx, node.Name, archive) })
-	}
-	all.Wait()
-	for _, err := range results {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (c *Cluster) loadInto(ctx context.Context, node, archive string) error {
-	file, err := os.Open(archive)
-	if err != nil {
-		return err
-	}
-	defer file.Close()
-	command, err := c.NodeCommand(ctx, node, "ctr", "--namespace", "k8s.io", "images", "import", "-")
-	if err != nil {
-		return err
-	}
-	command.Stdin = file
-	_, err = runFor(command, "import "+archive+" into "+node)
-	return err
 }
 
 // WaitFor polls the condition until it holds. The condition returns nil when it does and otherwise an error that says
