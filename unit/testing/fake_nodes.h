@@ -1,0 +1,95 @@
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "operator/engine/node_operations.h"
+
+namespace collage::testing {
+
+// Nodes that carry out calls on drivers of this process. Thread safe; set it up before calls are made.
+class FakeNodes final : public engine::NodeOperations {
+ public:
+  struct Call {
+    std::string node;
+    drivers::Verb verb;
+  };
+  // Anything but OK is answered in place of the result; lost: after the call was carried out.
+  using Fault = std::function<absl::Status(const std::string& node, drivers::Verb verb)>;
+
+  void add(const std::string& node, std::shared_ptr<drivers::Driver> driver, bool ready = true) {
+    nodes_[node] = {std::move(driver), ready};
+  }
+  void set_ready(const std::string& node, bool ready) {
+    std::lock_guard lock(mutex_);
+    nodes_[node].ready = ready;
+  }
+  void remove(const std::string& node) {
+    std::lock_guard lock(mutex_);
+    nodes_.erase(node);
+  }
+  void silence(Fault fault) { before_ = std::move(fault); }
+  void lose(Fault fault) { after_ = std::move(fault); }
+
+  std::vector<std::string> ready_nodes(const std::string&) const override {
+    std::lock_guard lock(mutex_);
+    std::vector<std::string> names;
+    for (const auto& [name, node] : nodes_) {
+      if (node.ready) names.push_back(name);
+    }
+    return names;
+  }
+  std::vector<std::string> agent_nodes() const override {
+    std::lock_guard lock(mutex_);
+    std::vector<std::string> names;
+    for (const auto& [name, node] : nodes_) names.push_back(name);
+    return names;
+  }
+  absl::StatusOr<base::Json> run(const base::Context& context, const std::string& node, const std::string&,
+                                 drivers::Verb verb, const base::Json& arguments) override {
+    std::shared_ptr<drivers::Driver> driver;
+    {
+      std::lock_guard lock(mutex_);
+      calls_.push_back({node, verb});
+      const auto found = nodes_.find(node);
+      if (found == nodes_.end()) return absl::UnavailableError(absl::StrCat("node ", node, " runs no agent"));
+      driver = found->second.driver;
+    }
+    if (before_) {
+      if (absl::Status status = before_(node, verb); !status.ok()) return status;
+    }
+    absl::StatusOr<base::Json> result = drivers::carry_out(context, *driver, verb, arguments);
+    if (after_) {
+      if (absl::Status status = after_(node, verb); !status.ok()) return status;
+    }
+    return result;
+  }
+
+  // The nodes asked, in order.
+  std::vector<std::string> asked(drivers::Verb verb) const {
+    std::lock_guard lock(mutex_);
+    std::vector<std::string> names;
+    for (const Call& call : calls_) {
+      if (call.verb == verb) names.push_back(call.node);
+    }
+    return names;
+  }
+
+ private:
+  struct Node {
+    std::shared_ptr<drivers::Driver> driver;
+    bool ready = true;
+  };
+  mutable std::mutex mutex_;
+  std::map<std::string, Node> nodes_;
+  std::vector<Call> calls_;
+  Fault before_, after_;
+};
+
+}  // namespace collage::testing
