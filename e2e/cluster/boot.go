@@ -131,7 +131,12 @@ func (s *supervisor) makeShare() error {
 	if err := s.run("mkfs.xfs", "-q", "-m", "reflink=1", image); err != nil {
 		return err
 	}
-	return s.run("mount", "-o", "loop", image, share)
+	// A loop device keeps a read-only mark (BLKROSET) that an earlier user gave it, and mount(8) would then quietly mount
+	// read-only. So: attach, clear the mark, mount, and detach, which takes effect with the last unmount.
+	return s.run("sh", "-ec", `device=$(losetup --find --show "$1")
+trap 'losetup --detach "$device"' EXIT
+blockdev --setrw "$device"
+mount --rw "$device" "$2"`, "sh", image, share)
 }
 
 // startContainerd starts containerd on each node and gives it the images that every cluster needs.

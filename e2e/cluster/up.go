@@ -116,7 +116,7 @@ func (c *Cluster) checkPrograms() error {
 	return nil
 }
 
-var clusterPrograms = []string{"containerd", "runc", "ctr", "busybox", "nsenter", "mount", "ip", "mkfs.xfs", "/usr/lib/cni/bridge"}
+var clusterPrograms = []string{"containerd", "runc", "ctr", "busybox", "nsenter", "mount", "losetup", "blockdev", "ip", "mkfs.xfs", "/usr/lib/cni/bridge"}
 
 // launch starts the supervisor in its namespaces and follows it until the cluster is ready.
 func (c *Cluster) launch(ctx context.Context, version CgroupVersion, say func(string, ...any)) error {

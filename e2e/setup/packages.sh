@@ -57,9 +57,20 @@ if [ $mode = remove ]; then
   while read -r package; do
     if installed "$package"; then present="$present $package"; fi
   done <$record
-  echo "packages: removing$present"
-  # shellcheck disable=SC2086
-  [ -z "$present" ] || apt-get -q purge -y $present
+  if [ -n "$present" ]; then
+    # shellcheck disable=SC2086
+    others=$(apt-get -s purge $present | sed -n 's/^\(Remv\|Purg\) \([^ ]*\).*/\2/p' | sort -u | while read -r package; do
+      grep -qE "^$package(:.*)?$" $record || printf ' %s' "$package"
+    done)
+    if [ -n "$others" ]; then
+      echo "packages: nothing was removed: by now these need some of what was installed:$others" >&2
+      echo "  remedy: remove those first, or keep the packages (they are listed in $record)" >&2
+      exit 1
+    fi
+    echo "packages: removing$present"
+    # shellcheck disable=SC2086
+    apt-get -q purge -y $present
+  fi
   rm -f $record
   exit 0
 fi
