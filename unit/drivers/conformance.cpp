@@ -13,12 +13,25 @@ using drivers::Driver;
 using drivers::Kind;
 using drivers::Volume;
 
-std::vector<Subject> all_subjects() {
+namespace {
+
+std::vector<Subject> subjects_of(bool only_attaching) {
   std::vector<Subject> subjects;
   for (const Kind& kind : drivers::kinds()) {
+    if (only_attaching && !kind.attaches) continue;
     for (Way way : {Way::kDirect, Way::kAsOperations}) subjects.push_back({kind.info.kind, way});
   }
   return subjects;
+}
+
+}  // namespace
+
+std::vector<Subject> all_subjects() {
+  return subjects_of(false);
+}
+
+std::vector<Subject> attaching_subjects() {
+  return subjects_of(true);
 }
 
 std::string subject_name(const ::testing::TestParamInfo<Subject>& info) {

@@ -19,6 +19,7 @@ struct Subject {
 };
 
 std::vector<Subject> all_subjects();
+std::vector<Subject> attaching_subjects();  // of the kinds that have an Attacher
 std::string subject_name(const ::testing::TestParamInfo<Subject>& info);
 
 // The promises of the port, held by every kind in the registry: one new storage a test, a driver on node 0.
