@@ -1,0 +1,161 @@
+#include "drivers/local/local_driver.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "drivers/local/loop_use.h"
+#include "unit/drivers/scratch.h"
+#include "unit/drivers/storage.h"
+
+namespace collage::drivers {
+
+namespace {
+
+using absl::StatusCode;
+using base::Context;
+using base::Json;
+using ::testing::HasSubstr;
+using testing::Scratch;
+
+class LocalDriverTest : public ::testing::Test {
+ protected:
+  LocalDriverTest() : driver_(make(scratch_.path(), "node-a")) {}
+
+  static std::unique_ptr<Driver> make(const std::string& directory, const std::string& node) {
+    const Json block = {{"directory", directory}};
+    return local_kind().make({.backend = "disks", .block = &block, .node = node}).value();
+  }
+  CreateRequest request(const std::string& name) const { return testing::a_request(driver_->info(), name); }
+
+  Scratch scratch_{int64_t{1} << 30};
+  std::unique_ptr<Driver> driver_;
+  Context context_;
+};
+
+TEST_F(LocalDriverTest, NeedsItsNode) {
+  const Json block = {{"directory", scratch_.path()}};
+  for (const char* node : {"", "a/b"}) {
+    EXPECT_EQ(local_kind().make({.block = &block, .node = node}).status().code(),
+              StatusCode::kInvalidArgument)
+        << node;
+  }
+}
+
+TEST_F(LocalDriverTest, ValidateNamesTheField) {
+  const absl::Status status = local_kind().validate({{"directory", "volumes"}});
+  EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("spec.local.directory: must be an absolute path, such as /var/lib/collage/volumes"));
+}
+
+TEST_F(LocalDriverTest, AMissingDirectoryIsRefusedByEveryCall) {
+  const auto driver = make(scratch_ / "none", "node-a");
+  for (const absl::Status& status :
+       {driver->probe(context_, {}).status(), driver->create(context_, request("pvc-1")).status(),
+        driver->remove(context_, "node-a/pvc-1"), driver->find(context_, "pvc-1").status(),
+        driver->inspect(context_, "node-a/pvc-1").status(), driver->list(context_, "", 0).status(),
+        driver->capacity_reporter()->capacity(context_, {}, {}).status()}) {
+    EXPECT_EQ(status.code(), StatusCode::kFailedPrecondition) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr((scratch_ / "none") + " on node-a does not exist"));
+  }
+}
+
+TEST_F(LocalDriverTest, AVolumeOfAnotherNodeIsNotAnsweredFor) {
+  for (const absl::Status& status :
+       {driver_->remove(context_, "node-b/pvc-1"), driver_->inspect(context_, "node-b/pvc-1").status()}) {
+    EXPECT_EQ(status.code(), StatusCode::kFailedPrecondition) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("node-a"));
+  }
+}
+
+TEST_F(LocalDriverTest, AccessIsTheImageFile) {
+  const auto access = driver_->access("node-a/pvc-1", {}, {});
+  ASSERT_TRUE(access.ok()) << access.status();
+  EXPECT_EQ(std::get<LoopFile>(*access).path, scratch_ / "pvc-1/image.0");
+  EXPECT_FALSE(driver_->access("node-a/../../etc", {}, {}).ok());
+  EXPECT_FALSE(driver_->access("pvc-1", {}, {}).ok());
+}
+
+TEST_F(LocalDriverTest, XfsNeedsItsSize) {
+  CreateRequest xfs = request("pvc-1");
+  xfs.capabilities = {{.fs_type = "xfs"}};
+  xfs.parameters = {{"allocation", "sparse"}};
+  xfs.required_bytes = (int64_t{300} << 20) - 1;
+  const auto small = driver_->create(context_, xfs);
+  EXPECT_TRUE(small.ok()) << "rounded up to 300 MiB: " << small.status();
+  xfs.name = "pvc-2";
+  xfs.required_bytes = int64_t{299} << 20;
+  const auto refused = driver_->create(context_, xfs);
+  EXPECT_EQ(refused.status().code(), StatusCode::kOutOfRange);
+  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("xfs"));
+  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("300"));
+  xfs.capabilities[0].mode = VolumeMode::kBlock;
+  EXPECT_TRUE(driver_->create(context_, xfs).ok()) << "a raw block volume has no file system";
+}
+
+TEST_F(LocalDriverTest, AllocationIsFullOrSparse) {
+  CreateRequest wrong = request("pvc-1");
+  wrong.parameters = {{"allocation", "thin"}};
+  const auto refused = driver_->create(context_, wrong);
+  EXPECT_EQ(refused.status().code(), StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("parameters.allocation: \"thin\""));
+  EXPECT_EQ(driver_->capacity_reporter()->capacity(context_, wrong.parameters, {}).status().code(),
+            StatusCode::kInvalidArgument);
+  for (const char* right : {"full", "sparse"}) {
+    CreateRequest request_with = request(right);
+    request_with.parameters = {{"allocation", right}};
+    EXPECT_TRUE(driver_->create(context_, request_with).ok()) << right;
+  }
+}
+
+TEST_F(LocalDriverTest, AnotherNodesCapacityIsNone) {
+  CapacityReporter* const reporter = driver_->capacity_reporter();
+  const std::string key = node_topology_key("local");
+  EXPECT_GT(reporter->capacity(context_, {}, {{key, "node-a"}})->available_bytes, 0);
+  EXPECT_EQ(reporter->capacity(context_, {}, {{key, "node-b"}}).value(), Capacity{});
+}
+
+TEST_F(LocalDriverTest, ADamagedVolumeDoesNotHideTheOthers) {
+  ASSERT_TRUE(driver_->create(context_, request("bad")).ok());
+  ASSERT_TRUE(driver_->create(context_, request("good")).ok());
+  std::ofstream(scratch_ / "bad/volume.json") << "{";
+  const auto page = driver_->list(context_, "", 0);
+  ASSERT_TRUE(page.ok()) << page.status();
+  ASSERT_EQ(page->volumes.size(), 2u);
+  EXPECT_EQ(page->volumes[0].id, "node-a/bad");
+  EXPECT_THAT(page->volumes[0].problem, HasSubstr("volume.json is unreadable"));
+  EXPECT_EQ(page->volumes[1].problem, "");
+  EXPECT_EQ(driver_->remove(context_, "node-a/bad").code(), StatusCode::kDataLoss);
+}
+
+TEST_F(LocalDriverTest, ProbeTidiesUp) {
+  ASSERT_EQ(mkdir((scratch_ / ".removing-pvc-9").c_str(), 0700), 0);
+  std::ofstream(scratch_ / ".removing-pvc-9/image.0") << "x";
+  ASSERT_TRUE(driver_->probe(context_, {}).ok());
+  EXPECT_FALSE(std::filesystem::exists(scratch_ / ".removing-pvc-9"));
+}
+
+TEST(LoopUse, FindsTheDeviceOfAVolumeAndNoOther) {
+  testing::TempDir sysfs;
+  const auto device = [&](const std::string& name, const std::string& file) {
+    std::filesystem::create_directories(sysfs / ("block/" + name + "/loop"));
+    if (!file.empty()) std::ofstream(sysfs / ("block/" + name + "/loop/backing_file")) << file << "\n";
+  };
+  device("loop0", "");
+  device("loop1", "/volumes/pvc-10/image.0");
+  device("loop7", "/volumes/pvc-1/image.0");
+  device("sda", "/volumes/pvc-2/image.0");
+  EXPECT_EQ(loop_device_below("/volumes/pvc-1", sysfs.path()), "/dev/loop7");
+  EXPECT_EQ(loop_device_below("/volumes/pvc-10", sysfs.path()), "/dev/loop1");
+  EXPECT_EQ(loop_device_below("/volumes/pvc-2", sysfs.path()), "");
+  EXPECT_EQ(loop_device_below("/volumes/pvc-1", sysfs / "none"), "");
+}
+
+}  // namespace
+
+}  // namespace collage::drivers
