@@ -64,6 +64,7 @@ struct Volume {  // PersistentVolume
   bool read_only = false;  // spec.csi.readOnly
   int64_t capacity_bytes = 0;
   Interned fs_type;
+  Interned system_id;  // spec.csi.volumeAttributes["collage.storage/system-id"]: the storage system that it was made on
   Interned claim_namespace;
   std::string claim_name, claim_uid;
 };

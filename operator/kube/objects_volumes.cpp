@@ -73,6 +73,7 @@ absl::StatusOr<Volume> parse<Volume>(const base::Json& object) {
   volume.read_only = base::get_bool(object, "/spec/csi/readOnly");
   volume.capacity_bytes = detail::quantity(object, "/spec/capacity/storage", 0);
   volume.fs_type = detail::interned(object, "/spec/csi/fsType");
+  volume.system_id = detail::interned(object, "/spec/csi/volumeAttributes/collage.storage~1system-id");
   volume.claim_namespace = detail::interned(object, "/spec/claimRef/namespace");
   volume.claim_name = base::get_string(object, "/spec/claimRef/name");
   volume.claim_uid = base::get_string(object, "/spec/claimRef/uid");
