@@ -1,0 +1,93 @@
+#include "operator/reconcile/world.h"
+
+#include <utility>
+
+#include "base/status.h"
+#include "operator/engine/names.h"
+
+namespace collage::reconcile {
+namespace {
+
+// Of a volume of ours, "" for all others.
+std::string backend_of(const std::vector<drivers::Kind>& kinds, const kube::Volume& volume) {
+  const std::string kind = engine::kind_of_csi_driver(volume.driver);
+  for (const drivers::Kind& known : kinds) {
+    if (known.info.kind != kind) continue;
+    const absl::StatusOr<engine::Handle> handle = engine::parse_handle(volume.handle);
+    return handle.ok() ? handle->backend : "";
+  }
+  return "";
+}
+
+}  // namespace
+
+World::World(kube::Client& client, kube::EventRecorder& events, const std::vector<drivers::Kind>& kinds, std::string name_space)
+    : client(client),
+      events(events),
+      kinds(kinds),
+      name_space(std::move(name_space)),
+      claims(client),
+      volumes(client),
+      attachments(client),
+      classes(client),
+      csi_nodes(client),
+      nodes(client),
+      backend_objects(client),
+      storage_nodes(client) {
+  volumes.add_index(kByClaimUid, [](const kube::Volume& volume) { return std::vector<std::string>{volume.claim_uid}; });
+  volumes.add_index(kByBackend, [this](const kube::Volume& volume) {
+    return std::vector<std::string>{backend_of(this->kinds, volume)};
+  });
+  attachments.add_index(kByVolume,
+                        [](const kube::Attachment& attachment) { return std::vector<std::string>{attachment.volume_name}; });
+  // First of all handlers: whoever is told of a change finds it counted.
+  volumes.add_handler([this](const auto& before, const auto& after) {
+    const kube::Volume& volume = after != nullptr ? *after : *before;
+    const std::string backend = backend_of(this->kinds, volume);
+    if (!backend.empty()) usage.set(backend, volume.meta.name, after != nullptr ? after->capacity_bytes : -1);
+  });
+}
+
+void World::start(const base::Context& context) {
+  backend_objects.start(context);
+  classes.start(context);
+  nodes.start(context);
+  csi_nodes.start(context);
+  storage_nodes.start(context);
+  volumes.start(context);
+  attachments.start(context);
+  claims.start(context);
+}
+
+absl::Status World::wait_synced(const base::Context& context) const {
+  COLLAGE_RETURN_IF_ERROR(base::annotate(backend_objects.wait_synced(context), "list StorageBackends"));
+  COLLAGE_RETURN_IF_ERROR(base::annotate(classes.wait_synced(context), "list StorageClasses"));
+  COLLAGE_RETURN_IF_ERROR(base::annotate(nodes.wait_synced(context), "list Nodes"));
+  COLLAGE_RETURN_IF_ERROR(base::annotate(csi_nodes.wait_synced(context), "list CSINodes"));
+  COLLAGE_RETURN_IF_ERROR(base::annotate(storage_nodes.wait_synced(context), "list StorageNodes"));
+  COLLAGE_RETURN_IF_ERROR(base::annotate(volumes.wait_synced(context), "list PersistentVolumes"));
+  COLLAGE_RETURN_IF_ERROR(base::annotate(attachments.wait_synced(context), "list VolumeAttachments"));
+  return base::annotate(claims.wait_synced(context), "list PersistentVolumeClaims");
+}
+
+void World::stop() {
+  claims.stop();
+  attachments.stop();
+  volumes.stop();
+  storage_nodes.stop();
+  csi_nodes.stop();
+  nodes.stop();
+  classes.stop();
+  backend_objects.stop();
+}
+
+const drivers::Kind* World::kind_of_driver(std::string_view csi_driver) const {
+  const std::string name = engine::kind_of_csi_driver(csi_driver);
+  if (name.empty()) return nullptr;
+  for (const drivers::Kind& kind : kinds) {
+    if (kind.info.kind == name) return &kind;
+  }
+  return nullptr;
+}
+
+}  // namespace collage::reconcile

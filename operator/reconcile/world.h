@@ -1,0 +1,54 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/context.h"
+#include "drivers/kind.h"
+#include "operator/engine/backends.h"
+#include "operator/engine/limits.h"
+#include "operator/kube/client.h"
+#include "operator/kube/events.h"
+#include "operator/kube/informer.h"
+#include "operator/reconcile/volume_locks.h"
+
+namespace collage::reconcile {
+
+// What every controller of the operator looks at and acts through: one client, one set of informers, one table of backends.
+// Made once by the role, before the controllers; outlives them. Informers start after all controllers have put in their handlers.
+struct World {
+  World(kube::Client& client, kube::EventRecorder& events, const std::vector<drivers::Kind>& kinds, std::string name_space);
+
+  // Starts all informers and waits until each has its first whole list. Nothing is deleted before that.
+  void start(const base::Context& context);
+  absl::Status wait_synced(const base::Context& context) const;
+  void stop();
+
+  // nullptr when no kind compiled in has this CSI driver name ("image.collage.storage").
+  const drivers::Kind* kind_of_driver(std::string_view csi_driver) const;
+
+  kube::Client& client;
+  kube::EventRecorder& events;
+  const std::vector<drivers::Kind>& kinds;
+  const std::string name_space;  // the operator's own
+  std::string cluster_id;        // set before the controllers start
+
+  engine::Backends backends;
+  engine::Usage usage;    // of volumes that exist: kept by a handler of `volumes`
+  VolumeLocks locks;      // by volume handle
+
+  kube::Informer<kube::Claim> claims;
+  kube::Informer<kube::Volume> volumes;          // index kByClaimUid, kByBackend
+  kube::Informer<kube::Attachment> attachments;  // index kByVolume
+  kube::Informer<kube::StorageClass> classes;
+  kube::Informer<kube::CsiNode> csi_nodes;
+  kube::Informer<kube::Node> nodes;
+  kube::Informer<kube::BackendObject> backend_objects;
+  kube::Informer<kube::StorageNodeObject> storage_nodes;
+
+  static constexpr char kByClaimUid[] = "claim-uid";  // of volumes
+  static constexpr char kByBackend[] = "backend";     // of volumes: the first part of the handle, for our drivers only
+  static constexpr char kByVolume[] = "volume";       // of attachments: the PersistentVolume's name
+};
+
+}  // namespace collage::reconcile
