@@ -527,6 +527,7 @@ std::string url_encode(std::string_view text) {
 }
 
 void init_http_client(int threads) {
+  TlsSession::hide_system_roots_from_library();
   try {
     crossplat::threadpool::initialize_with_threads(static_cast<size_t>(threads));
   } catch (const std::exception&) {

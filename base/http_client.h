@@ -37,33 +37,38 @@ struct TlsConfig {
   std::string server_name;   // checked instead of the host of the URL when set
 };
 
-// How far a request that failed got. NotSent: the server cannot have seen it, send it again at once. Unknown: the server may
-// have acted on it, read back before repeating a write.
+// How far a request that failed got. NotSent: the server cannot have seen it, send it again at once. Unknown:
+// the server may have acted on it, read back before repeating a write.
 enum class Sent { kNotSent, kUnknown };
 // Which of the two a failed status of HttpClient means; kNotSent only when positively known.
 Sent sent_of(const absl::Status& status);
 
 // One server. Connections are kept alive and shared. Thread safe.
-// Errors: UNAVAILABLE (no connection, or it broke), DEADLINE_EXCEEDED and CANCELLED (the context ended), UNAUTHENTICATED
-// (the server's certificate is not trusted; the message names the reason). Any HTTP status is an answer, not an error.
+// Errors: UNAVAILABLE (no connection, or it broke), DEADLINE_EXCEEDED and CANCELLED (the context ended),
+// UNAUTHENTICATED (the server's certificate is not trusted; the message names the reason). Any HTTP status is
+// an answer, not an error.
 class HttpClient {
  public:
   virtual ~HttpClient() = default;
   virtual absl::StatusOr<HttpResponse> send(const Context& context, const HttpRequest& request) = 0;
-  // Calls on_headers once (its body is empty), then on_chunk with pieces of the body as they arrive, until the end, until a
-  // callback returns an error (answered as it is), or until `idle` passes with nothing received (DEADLINE_EXCEEDED).
-  virtual absl::Status stream(const Context& context, const HttpRequest& request, std::chrono::milliseconds idle,
+  // Calls on_headers once (its body is empty), then on_chunk with pieces of the body as they arrive, until
+  // the end, until a callback returns an error (answered as it is), or until `idle` passes with nothing
+  // received (DEADLINE_EXCEEDED).
+  virtual absl::Status stream(const Context& context, const HttpRequest& request,
+                              std::chrono::milliseconds idle,
                               const std::function<absl::Status(const HttpResponse&)>& on_headers,
                               const std::function<absl::Status(std::string_view)>& on_chunk) = 0;
 };
 
 // base_url: "https://10.96.0.1:443". INVALID_ARGUMENT on a bad URL or PEM.
-absl::StatusOr<std::unique_ptr<HttpClient>> make_http_client(const std::string& base_url, const TlsConfig& tls);
+absl::StatusOr<std::unique_ptr<HttpClient>> make_http_client(const std::string& base_url,
+                                                             const TlsConfig& tls);
 
 // Percent-encodes everything but unreserved characters, for one path segment or query value.
 std::string url_encode(std::string_view text);
 
-// Starts the client library's pool with `threads`; first thing in main, once.
+// Starts the client library's pool with `threads` and sets its environment; first thing in main, once, before
+// any thread.
 void init_http_client(int threads);
 
 }  // namespace collage::base

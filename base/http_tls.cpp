@@ -7,6 +7,8 @@
 #include <openssl/x509_vfy.h>
 #include <openssl/x509v3.h>
 
+#include <cstdlib>
+
 #include "absl/cleanup/cleanup.h"
 #include "base/strings.h"
 
@@ -26,6 +28,15 @@ BioPtr bio_of(const std::string& pem) {
 // Keys come in files and Secrets; a passphrase prompt on the terminal would hang the process.
 int no_passphrase(char*, int, int, void*) {
   return 0;
+}
+
+// The system's file of roots.
+std::string& roots_file() {
+  static auto* const file = new std::string([] {
+    const char* named = getenv(X509_get_default_cert_file_env());
+    return std::string(named != nullptr ? named : X509_get_default_cert_file());
+  }());
+  return *file;
 }
 
 bool is_address(const std::string& host) {
@@ -56,6 +67,11 @@ absl::StatusOr<std::shared_ptr<TlsSession>> TlsSession::create(const std::string
   return session;
 }
 
+void TlsSession::hide_system_roots_from_library() {
+  roots_file();
+  setenv(X509_get_default_cert_file_env(), "/dev/null", 1);
+}
+
 TlsSession::~TlsSession() {
   X509_STORE_free(roots_);
   X509_free(certificate_);
@@ -67,7 +83,8 @@ absl::Status TlsSession::load_roots(const std::string& pem) {
   roots_ = X509_STORE_new();
   if (roots_ == nullptr) return absl::InternalError("cannot make a certificate store");
   if (pem.empty()) {
-    X509_STORE_set_default_paths(roots_);
+    X509_STORE_set_default_paths(roots_);  // the directory
+    X509_STORE_load_file(roots_, roots_file().c_str());
     return absl::OkStatus();
   }
   const BioPtr bio = bio_of(pem);

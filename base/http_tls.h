@@ -23,6 +23,11 @@ class TlsSession {
   static absl::StatusOr<std::shared_ptr<TlsSession>> create(const std::string& host, const TlsConfig& config);
   ~TlsSession();
 
+  // The library reads the system's file of roots (SSL_CERT_FILE) anew for each connection, 35 ms where it is
+  // the usual bundle, and we replace them anyway: points it at an empty file, and remembers the true one for
+  // configurations without a CA. Changes the environment: call before any thread starts.
+  static void hide_system_roots_from_library();
+
   // Sets up one connection's context; it keeps pointers into this session, which must outlive the connection.
   // False when OpenSSL refuses, which only lack of memory explains.
   bool apply(SSL_CTX* context);
