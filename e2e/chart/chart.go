@@ -1,0 +1,2 @@
+// Package chart checks what the Helm chart renders, without a cluster.
+package chart

@@ -1,0 +1,81 @@
+package chart
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+var (
+	linkPattern    = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	fencePattern   = regexp.MustCompile("(?ms)^\\s*```.*?^\\s*```")
+	anchorPattern  = regexp.MustCompile(`[^a-z0-9 _-]`)
+	headingPattern = regexp.MustCompile(`(?m)^#+ (.*)$`)
+)
+
+// anchors are the names by which GitHub and others link to a document's headings.
+func anchors(text string) map[string]bool {
+	result := map[string]bool{}
+	for _, heading := range headingPattern.FindAllStringSubmatch(fencePattern.ReplaceAllString(text, ""), -1) {
+		result[strings.ReplaceAll(anchorPattern.ReplaceAllString(strings.ToLower(heading[1]), ""), " ", "-")] = true
+	}
+	return result
+}
+
+func TestDocumentsLinkToWhatExists(t *testing.T) {
+	var documents []string
+	for _, pattern := range []string{"*.md", "docs/*.md", "helm/collage/*.md"} {
+		found, err := filepath.Glob(filepath.Join(root, pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		documents = append(documents, found...)
+	}
+	if len(documents) < 9 {
+		t.Fatalf("only %v", documents)
+	}
+	for _, document := range documents {
+		text := fencePattern.ReplaceAllString(read(t, document), "")
+		for _, link := range linkPattern.FindAllStringSubmatch(text, -1) {
+			if strings.Contains(link[1], "://") {
+				continue
+			}
+			path, anchor, _ := strings.Cut(link[1], "#")
+			target := document
+			if path != "" {
+				target = filepath.Join(filepath.Dir(document), path)
+			}
+			info, err := os.Stat(target)
+			if err != nil {
+				t.Errorf("%s links to %s: %v", document, link[1], err)
+				continue
+			}
+			if anchor != "" && !info.IsDir() && !anchors(read(t, target))[anchor] {
+				t.Errorf("%s links to %s: there is no such heading", document, link[1])
+			}
+		}
+	}
+}
+
+// Every value that install.md names is a value of the chart.
+func TestInstallNamesValuesThatExist(t *testing.T) {
+	values := decode(t, read(t, filepath.Join(root, "helm/collage/values.yaml")))[0]
+	rows := regexp.MustCompile("(?m)^\\| `([a-zA-Z.]+)` \\|").FindAllStringSubmatch(read(t, filepath.Join(root, "docs/install.md")), -1)
+	if len(rows) < 10 {
+		t.Fatalf("only %d rows", len(rows))
+	}
+	for _, row := range rows {
+		if row[1] == "image.repository" {
+			continue // has no default
+		}
+		var path []any
+		for _, step := range strings.Split(row[1], ".") {
+			path = append(path, step)
+		}
+		if at(values, path...) == nil {
+			t.Errorf("install.md names %s, which values.yaml does not have", row[1])
+		}
+	}
+}
