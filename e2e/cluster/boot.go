@@ -41,7 +41,7 @@ func (s *supervisor) boot() error {
 	if err != nil {
 		return err
 	}
-	if err := s.await("kube-apiserver", "the API server to be ready", time.Minute, client.ready); err != nil {
+	if err := s.await("kube-apiserver", "the API server to be ready", 3*time.Minute, client.ready); err != nil {
 		return err
 	}
 	s.step("the API server answers")
@@ -54,7 +54,7 @@ func (s *supervisor) boot() error {
 			return err
 		}
 	}
-	if err := s.await("node-a/kubelet", "both nodes to be Ready", 2*time.Minute, client.nodesReady); err != nil {
+	if err := s.await("node-a/kubelet", "both nodes to be Ready", 5*time.Minute, client.nodesReady); err != nil {
 		return err
 	}
 	s.step("both nodes are Ready")
@@ -155,7 +155,7 @@ func (s *supervisor) startContainerd() error {
 			return err
 		}
 		version := append(enter[:len(enter):len(enter)], "ctr", "version")
-		err = s.await(node.Name+"/containerd", node.Name+"'s containerd", 30*time.Second,
+		err = s.await(node.Name+"/containerd", node.Name+"'s containerd", 2*time.Minute,
 			func() error { return s.run(version...) })
 		if err != nil {
 			return err

@@ -1,6 +1,7 @@
 #!/bin/sh
 # build.sh [BIN]: builds the images localhost/collage:dev and localhost/collage-node:dev from the programs in the folder
-# BIN (build/release/bin) and writes them as docker-archives to build/image/collage.tar and collage-node.tar.
+# BIN (build/release/bin) and writes them as docker-archives to build/image/collage.tar and collage-node.tar. With
+# IMAGE=registry.example.com/collage:0.1.0 the images have that name, and .../collage-node:0.1.0.
 #
 # No registry is needed: the Dockerfile's base is made here, from the Debian archive that this machine's apt uses, and
 # kept for the next time. A real engine, buildah, runs the Dockerfile.
@@ -9,6 +10,14 @@ cd "$(dirname "$0")/../.."
 bin=${1-build/release/bin}
 work=build/image
 base=localhost/collage-base:local
+image=${IMAGE:-localhost/collage:dev}
+name=${image%:*} tag=${image##*:}
+case $tag in
+  */* | "$image")
+    echo "image: IMAGE=$image has no tag" >&2
+    echo "  remedy: name one, as in IMAGE=registry.example.com/collage:0.1.0" >&2
+    exit 1 ;;
+esac
 
 for program in buildah mmdebstrap unshare; do
   if ! command -v $program >/dev/null; then
@@ -22,9 +31,11 @@ if [ "$(id -u)" != 0 ]; then
   exit 1
 fi
 mkdir -p $work
+exec 9>$work/lock
+flock 9
 
 sh e2e/image/binaries.sh "$bin" $work/out
-inputs=$(cat $work/out/collage $work/out/collage-mount e2e/image/* | sha256sum | cut -d' ' -f1)
+inputs=$(echo "$image" | cat - $work/out/collage $work/out/collage-mount e2e/image/* | sha256sum | cut -d' ' -f1)
 if [ -e $work/collage.tar ] && [ -e $work/collage-node.tar ] && [ "$(cat $work/inputs 2>/dev/null)" = "$inputs" ]; then
   echo "image: $work/collage.tar and collage-node.tar are up to date"
   exit 0
@@ -80,15 +91,16 @@ if ! engine inspect --type image $base >/dev/null 2>&1; then
 fi
 
 for target in collage collage-node; do
-  echo "image: building localhost/$target:dev"
+  full=$name${target#collage}:$tag
+  echo "image: building $full"
   if ! engine build --quiet --layers --isolation chroot --pull-never \
-    --build-arg BASE=$base --build-arg BINARIES=prebuilt --target $target --tag localhost/$target:dev \
+    --build-arg BASE=$base --build-arg BINARIES=prebuilt --target $target --tag "$full" \
     --ignorefile e2e/image/Dockerfile.dockerignore --file e2e/image/Dockerfile . >$work/build.log 2>&1; then
     cat $work/build.log >&2
     exit 1
   fi
   rm -f $work/$target.tar
-  engine push --quiet localhost/$target:dev docker-archive:$work/$target.tar:localhost/$target:dev
+  engine push --quiet "$full" "docker-archive:$work/$target.tar:$full"
 done
 echo "$inputs" >$work/inputs
 ls -sh $work/collage.tar $work/collage-node.tar | sed 's/^/image: /'
