@@ -159,4 +159,20 @@ func TestRights(t *testing.T) {
 			t.Errorf("got %q, %v", names, err)
 		}
 	})
+	t.Run("the plain manifests install the same without helm", func(t *testing.T) {
+		root, err := cluster.RepositoryRoot()
+		if err != nil {
+			t.Fatal(err)
+		}
+		must("apply", "--filename", filepath.Join(root, "crds"))
+		must("apply", "--kustomize", filepath.Join(root, "manifests"))
+		image, err := c.Kubectl(ctx, "get", "daemonset", "collage-node", "--namespace", namespace, "-o", "jsonpath={.spec.template.spec.containers[0].image}")
+		if err != nil || image != "registry.example.com/collage-node:0.1.0" {
+			t.Errorf("got %q, %v", image, err)
+		}
+		must("delete", "--kustomize", filepath.Join(root, "manifests"), "--wait=false")
+		if _, err := c.Kubectl(ctx, "get", "storagebackend", "disk"); err != nil {
+			t.Errorf("deleting the manifests deleted the backends: %v", err)
+		}
+	})
 }
