@@ -13,7 +13,7 @@ namespace collage::mount {
 // "result"} on its stdout.
 //
 //   loop-attach  file, readOnly                        device, number, fileDevice, fileInode, created
-//   loop-detach  file, fileDevice, fileInode           detached, flushError
+//   loop-detach  file, fileDevice, fileInode | device  detached, flushError
 //   find-device  serial, byId[]                        device, number
 //   format       device, fsType, uuid, readOnly        formatted
 //   mount        device, target, fsType, options, readOnly   already

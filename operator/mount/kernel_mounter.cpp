@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
@@ -71,16 +72,14 @@ class KernelMounter : public Mounter {
   absl::Status mount(const Context& context, const std::string& volume, const Reached& reached,
                      const FileSystem& file_system, const std::string& target) override {
     if (reached.number.empty()) return bind(context, volume, reached.path, target, file_system.writing);
+    COLLAGE_ASSIGN_OR_RETURN(const MountTable before, read_mount_table());
+    const MountEntry* there = before.at(target);
+    if (there != nullptr && there->device == reached.number) return absl::OkStatus();
     const bool read_only = file_system.writing == Writing::kReadOnly;
-    COLLAGE_ASSIGN_OR_RETURN(const Json formatted, helper_.call(context, "format", volume, kFormat,
-                                                                {{"device", reached.path},
-                                                                 {"fsType", file_system.type},
-                                                                 {"uuid", file_system_uuid(volume)},
-                                                                 {"readOnly", read_only}}));
-    if (base::get_bool(formatted, "/formatted")) {
-      base::log::info(context, "blank volume formatted",
-                      {{"volume", volume}, {"device", reached.path}, {"type", file_system.type}});
-    }
+    // A device that is mounted somewhere holds a file system, and mkfs's guard could not open it.
+    const bool in_use = std::any_of(before.entries().begin(), before.entries().end(),
+                                    [&](const MountEntry& entry) { return entry.device == reached.number; });
+    if (!in_use) COLLAGE_RETURN_IF_ERROR(format(context, volume, reached, file_system.type, read_only));
     return helper_
         .call(context, "mount", volume, kMount,
               {{"device", reached.path},
@@ -146,6 +145,21 @@ class KernelMounter : public Mounter {
   absl::StatusOr<MountTable> table() override { return read_mount_table(); }
 
  private:
+  // Formats a blank device; any other must hold a file system of this type already.
+  absl::Status format(const Context& context, const std::string& volume, const Reached& reached,
+                      const std::string& type, bool read_only) {
+    COLLAGE_ASSIGN_OR_RETURN(const Json done, helper_.call(context, "format", volume, kFormat,
+                                                           {{"device", reached.path},
+                                                            {"fsType", type},
+                                                            {"uuid", file_system_uuid(volume)},
+                                                            {"readOnly", read_only}}));
+    if (base::get_bool(done, "/formatted")) {
+      base::log::info(context, "blank volume formatted",
+                      {{"volume", volume}, {"device", reached.path}, {"type", type}});
+    }
+    return absl::OkStatus();
+  }
+
   absl::StatusOr<Reached> attach_loop(const Context& context, const std::string& volume,
                                       const drivers::LoopFile& file, Writing writing) {
     COLLAGE_ASSIGN_OR_RETURN(
@@ -183,6 +197,7 @@ class KernelMounter : public Mounter {
                            const Reached& reached) {
     COLLAGE_ASSIGN_OR_RETURN(const Json result, helper_.call(context, "loop-detach", volume, kFlush,
                                                              {{"file", file.path},
+                                                              {"device", reached.path},
                                                               {"fileDevice", reached.file_device},
                                                               {"fileInode", reached.file_inode}}));
     const std::string flush_error = base::get_string(result, "/flushError");

@@ -65,8 +65,8 @@ class Mounter {
   // Not mounted, not there: OK. FAILED_PRECONDITION while a process uses it.
   virtual absl::Status unmount(const base::Context& context, const std::string& volume,
                                const std::string& target, Leftover leftover) = 0;
-  // The reverse of attach. `reached` may be empty (what attach() answered was lost in a crash). Not attached:
-  // OK.
+  // The reverse of attach. `reached` may be empty (what attach() answered was lost in a crash), or only the
+  // device of a LoopFile without a path (the journal was lost). Not attached: OK.
   virtual absl::Status detach(const base::Context& context, const std::string& volume,
                               const drivers::Access& access, const Reached& reached) = 0;
   virtual absl::StatusOr<PathInfo> inspect(const base::Context& context, const std::string& volume,

@@ -11,8 +11,8 @@
 #include "drivers/kind.h"
 #include "drivers/operation.h"
 
-// What a node does, without any protocol: the CSI services (operator/csi) and the link to the cluster (operator/reconcile) both
-// call this.
+// What a node does, without any protocol: the CSI services (operator/csi) and the link to the cluster
+// (operator/reconcile) both call this.
 namespace collage::node {
 
 struct BackendConfig {  // of a StorageBackend, as far as a node needs it
@@ -82,25 +82,32 @@ class Agent {
   // The backends that exist now; called at start and on each change.
   virtual void set_backends(std::vector<BackendConfig> backends) = 0;
   // A call of the driver port that only a node can make.
-  virtual absl::StatusOr<base::Json> carry_out(const base::Context& context, const std::string& backend, drivers::Verb verb,
-                                               const base::Json& arguments) = 0;
+  virtual absl::StatusOr<base::Json> carry_out(const base::Context& context, const std::string& backend,
+                                               drivers::Verb verb, const base::Json& arguments) = 0;
 
   // CSI's node steps, idempotent. Codes as the CSI specification has them for each call.
   virtual absl::Status stage(const base::Context& context, const StageRequest& request) = 0;
-  virtual absl::Status unstage(const base::Context& context, const std::string& handle, const std::string& staging_path) = 0;
+  virtual absl::Status unstage(const base::Context& context, const std::string& handle,
+                               const std::string& staging_path) = 0;
   virtual absl::Status publish(const base::Context& context, const PublishRequest& request) = 0;
-  virtual absl::Status unpublish(const base::Context& context, const std::string& handle, const std::string& target_path) = 0;
-  virtual absl::StatusOr<VolumeStats> stats(const base::Context& context, const std::string& handle, const std::string& path) = 0;
+  virtual absl::Status unpublish(const base::Context& context, const std::string& handle,
+                                 const std::string& target_path) = 0;
+  virtual absl::StatusOr<VolumeStats> stats(const base::Context& context, const std::string& handle,
+                                            const std::string& path) = 0;
 
-  // Reads the journal, compares it with the mount table, sets right what is positively wrong. Once, before any step.
+  // Reads the journal, compares it with the mount table, sets right what is positively wrong. Once, before
+  // any step.
   virtual absl::Status recover(const base::Context& context) = 0;
 
   // Kinds that must be served now: those of a backend, and those of a volume that the journal holds.
   virtual std::vector<std::string> kinds_wanted() const = 0;
   virtual void set_kind_state(const NodeStatus::KindState& state) = 0;  // told by the registration
   virtual NodeStatus status() const = 0;
-  // Called after kinds_wanted() or status() may have changed; must not block.
+  // Called after kinds_wanted() or status() may have changed; must not block. One function: nullptr, or
+  // another, takes its place, and when that returns the former one runs no more.
   virtual void on_change(std::function<void()> changed) = 0;
+  // The same for kinds_wanted() alone: for who serves the kinds.
+  virtual void on_kinds_change(std::function<void()> changed) = 0;
 };
 
 absl::StatusOr<std::unique_ptr<Agent>> make_agent(const AgentOptions& options);

@@ -95,7 +95,7 @@ absl::Status adopt(const Loop& loop, const std::string& file, bool read_only) {
     return absl::FailedPreconditionError(file + " is attached already as " + loop.path +
                                          (is_read_only ? ", read-only" : ", for writing"));
   }
-  COLLAGE_ASSIGN_OR_RETURN(Fd fd, open_path(loop.path, read_only ? O_RDONLY : O_RDWR));
+  COLLAGE_ASSIGN_OR_RETURN(Fd fd, open_path(loop.path, O_RDONLY));
   if ((loop.info.lo_flags & LO_FLAGS_AUTOCLEAR) != 0) {
     // An earlier detach that found it open left this; a raw block volume would lose its device with the first
     // close.
@@ -115,6 +115,44 @@ int configure(int loop, int file, const std::string& name, bool read_only, bool 
   config.info.lo_flags = (read_only ? LO_FLAGS_READ_ONLY : 0) | (direct ? LO_FLAGS_DIRECT_IO : 0);
   std::strncpy(reinterpret_cast<char*>(config.info.lo_file_name), name.c_str(), LO_NAME_SIZE - 1);
   return ::ioctl(loop, LOOP_CONFIGURE, &config) == 0 ? 0 : errno;
+}
+
+// By the image file's identity; or, where the journal was lost, by the device that was mounted.
+absl::StatusOr<std::vector<Loop>> loops_to_detach(const Json& request) {
+  const std::string file = text(request, "file");
+  if (file.empty()) {
+    COLLAGE_ASSIGN_OR_RETURN(const std::string device, required_text(request, "device"));
+    if (!device.starts_with("/dev/loop")) {
+      return absl::InvalidArgumentError("device: " + device + " is no loop device");
+    }
+    COLLAGE_ASSIGN_OR_RETURN(const Fd fd, open_path(device, O_RDONLY));
+    Loop loop{device, {}};
+    if (::ioctl(fd.get(), LOOP_GET_STATUS64, &loop.info) == 0) return std::vector<Loop>{loop};
+    if (errno == ENXIO) return std::vector<Loop>{};
+    return errno_status(errno, "look at " + device);
+  }
+  FileId id{number(request, "fileDevice"), number(request, "fileInode")};
+  if (id.inode == 0) {
+    struct stat node {};
+    if (::lstat(file.c_str(), &node) != 0) {
+      if (errno == ENOENT) return std::vector<Loop>{};
+      return errno_status(errno, "stat " + file);
+    }
+    id = {node.st_dev, node.st_ino};
+  }
+  return loops_of(file, id);
+}
+
+// The kernel lets go of the file with the last close of the device, whoever's that is.
+absl::Status wait_until_free(const std::string& device, const std::string& file) {
+  const auto deadline = std::chrono::steady_clock::now() + kReleaseWait;
+  while (!file.empty() && backing_name(device.substr(5)) == file) {
+    if (std::chrono::steady_clock::now() > deadline) {
+      return absl::FailedPreconditionError(device + " (" + file + ") is still open in some process");
+    }
+    std::this_thread::sleep_for(kReleasePoll);
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -159,39 +197,26 @@ absl::StatusOr<Json> loop_attach(const Json& request) {
 }
 
 absl::StatusOr<Json> loop_detach(const Json& request) {
-  COLLAGE_ASSIGN_OR_RETURN(const std::string file, required_text(request, "file"));
-  FileId id{number(request, "fileDevice"), number(request, "fileInode")};
-  if (id.inode == 0) {
-    struct stat node {};
-    if (::lstat(file.c_str(), &node) != 0) {
-      if (errno == ENOENT)
-        return Json{{"detached", 0}};  // without a file, and never attached as far as we know
-      return errno_status(errno, "stat " + file);
-    }
-    id = {node.st_dev, node.st_ino};
-  }
-  COLLAGE_ASSIGN_OR_RETURN(const std::vector<Loop> loops, loops_of(file, id));
+  COLLAGE_ASSIGN_OR_RETURN(const std::vector<Loop> loops, loops_to_detach(request));
   std::string flush_error;
   for (const Loop& loop : loops) {
     const bool read_only = (loop.info.lo_flags & LO_FLAGS_READ_ONLY) != 0;
+    const std::string file = backing_name(loop.path.substr(5));
     Fd fd(::open(loop.path.c_str(), (read_only ? O_RDONLY : O_RDWR) | O_EXCL | O_CLOEXEC));
-    if (!fd && errno == EBUSY)
-      return absl::FailedPreconditionError(loop.path + " (" + file + ") is still mounted");
-    if (!fd) return errno_status(errno, "open " + loop.path);
-    if (!read_only && ::fsync(fd.get()) != 0)
-      flush_error = std::string(errno_status(errno, "flush " + loop.path).message());
-    if (::ioctl(fd.get(), LOOP_CLR_FD, 0) != 0 && errno != ENXIO)
-      return errno_status(errno, "detach " + loop.path);
-    fd.close();
-    // The kernel lets go with the last close, whoever's that is.
-    const std::string name = loop.path.substr(5);
-    const auto deadline = std::chrono::steady_clock::now() + kReleaseWait;
-    while (backing_name(name) == short_name(file)) {
-      if (std::chrono::steady_clock::now() > deadline) {
-        return absl::FailedPreconditionError(loop.path + " (" + file + ") is still open in some process");
-      }
-      std::this_thread::sleep_for(kReleasePoll);
+    // A raw block volume that was published read-only cannot be opened for writing, and has nothing to flush.
+    if (!fd && (errno == EACCES || errno == EPERM)) {
+      fd = Fd(::open(loop.path.c_str(), O_RDONLY | O_EXCL | O_CLOEXEC));
     }
+    if (!fd && errno == EBUSY) return absl::FailedPreconditionError(loop.path + " is still mounted");
+    if (!fd) return errno_status(errno, "open " + loop.path);
+    if (!read_only && ::fsync(fd.get()) != 0) {
+      flush_error = std::string(errno_status(errno, "flush " + loop.path).message());
+    }
+    if (::ioctl(fd.get(), LOOP_CLR_FD, 0) != 0 && errno != ENXIO) {
+      return errno_status(errno, "detach " + loop.path);
+    }
+    fd.close();
+    COLLAGE_RETURN_IF_ERROR(wait_until_free(loop.path, file));
   }
   return Json{{"detached", loops.size()}, {"flushError", flush_error}};
 }

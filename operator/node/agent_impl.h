@@ -1,0 +1,126 @@
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "operator/mount/mounter.h"
+#include "operator/node/agent.h"
+#include "operator/node/backend_table.h"
+#include "operator/node/journal.h"
+#include "operator/node/recovery.h"
+#include "operator/node/volume_locks.h"
+
+namespace collage::node {
+
+// What make_agent() fills in, and tests replace.
+struct AgentParts {
+  std::unique_ptr<mount::Mounter> mounter;
+  std::string boot_id;
+  Journal::Hook journal_hook;
+  std::chrono::milliseconds recheck = std::chrono::seconds(30);
+  std::chrono::milliseconds probe_timeout = std::chrono::seconds(10);
+};
+
+// The state machine of journal.h, over a Mounter. Each step: take the volume's lock, compare the record with
+// the mount table, note the intent, act, note the result. So a step that is repeated, by its caller or after
+// a crash, finds what was done.
+//
+// Locks, in this order: a volume's lock; mutex_ (records and counts; never held during I/O); the callbacks'
+// mutex.
+class AgentImpl : public Agent {
+ public:
+  AgentImpl(const AgentOptions& options, AgentParts parts);
+  ~AgentImpl() override;
+
+  void set_backends(std::vector<BackendConfig> backends) override;
+  absl::StatusOr<base::Json> carry_out(const base::Context& context, const std::string& backend,
+                                       drivers::Verb verb, const base::Json& arguments) override;
+  absl::Status stage(const base::Context& context, const StageRequest& request) override;
+  absl::Status unstage(const base::Context& context, const std::string& handle,
+                       const std::string& staging_path) override;
+  absl::Status publish(const base::Context& context, const PublishRequest& request) override;
+  absl::Status unpublish(const base::Context& context, const std::string& handle,
+                         const std::string& target_path) override;
+  absl::StatusOr<VolumeStats> stats(const base::Context& context, const std::string& handle,
+                                    const std::string& path) override;
+  absl::Status recover(const base::Context& context) override;
+  std::vector<std::string> kinds_wanted() const override;
+  void set_kind_state(const NodeStatus::KindState& state) override;
+  NodeStatus status() const override;
+  void on_change(std::function<void()> changed) override;
+  void on_kinds_change(std::function<void()> changed) override;
+
+ private:
+  // stage.cpp
+  absl::StatusOr<VolumeRecord> plan_stage(const StageRequest& request, const std::string& staging_path);
+  absl::Status check_staged(const StageRequest& request, const VolumeRecord& record,
+                            const std::string& staging_path, const mount::MountTable& table, bool& done);
+  absl::Status do_stage(const base::Context& context, VolumeRecord record, bool fresh);
+  absl::Status roll_back(const base::Context& context, const VolumeRecord& record);
+  absl::Status finish_unstage(const base::Context& context, const VolumeRecord& record);
+  absl::Status unstage_unknown(const base::Context& context, const std::string& handle,
+                               const std::string& staging_path, const mount::MountTable& table);
+  // publish.cpp
+  absl::StatusOr<VolumeRecord> restage(const base::Context& context, const PublishRequest& request,
+                                       VolumeRecord before);
+  absl::StatusOr<VolumeRecord> staged_record(const base::Context& context, const PublishRequest& request,
+                                             const std::string& staging_path, const mount::MountTable& table);
+  absl::Status check_targets(const PublishRequest& request, const VolumeRecord& record,
+                             const std::string& target, bool read_only, const mount::MountTable& table,
+                             bool& done);
+  absl::Status finish_unpublish(const base::Context& context, VolumeRecord& record,
+                                const std::string& target);
+  // recover.cpp
+  absl::Status recover_volume(const base::Context& context, VolumeRecord record,
+                              const mount::MountTable& table);
+  absl::Status recover_publications(const base::Context& context, VolumeRecord& record, Boot boot,
+                                    const mount::MountTable& table);
+  void find_unjournaled(const mount::MountTable& table);
+  void look_for_stale();
+
+  absl::StatusOr<VolumeLocks::Hold> begin(const base::Context& context, const std::string& handle);
+  std::optional<VolumeRecord> find_record(const std::string& handle) const;
+  absl::Status save(const VolumeRecord& record);  // to the disk, then to memory
+  absl::Status save_if_possible(const base::Context& context, const VolumeRecord& record);  // memory always
+  void forget(const base::Context& context, const std::string& handle);
+  void set_stale(const std::string& path, bool stale);
+  void tell_change();
+  void tell_kinds();
+
+  const AgentOptions options_;
+  const std::string boot_id_;
+  const std::unique_ptr<mount::Mounter> mounter_;
+  Journal journal_;
+  VolumeLocks locks_;
+
+  mutable std::mutex mutex_;
+  bool recovered_ = false;
+  std::map<std::string, VolumeRecord> records_;     // by handle
+  std::set<std::string> stale_;                     // paths where the mount table contradicts the journal
+  std::map<std::string, std::string> unjournaled_;  // staging path -> kind: mounted, and not in the journal
+  std::map<std::string, NodeStatus::KindState> kind_states_;
+  int healed_ = 0;
+
+  std::mutex callbacks_mutex_;
+  std::function<void()> changed_, kinds_changed_;
+
+  BackendTable backends_;  // last: its threads call the above
+};
+
+// Absolute, without ".", ".." or "//": a path that may be mounted on. INVALID_ARGUMENT naming the field.
+absl::Status check_path(const std::string& field, const std::string& path);
+
+struct Handle {
+  std::string backend, id;
+};
+absl::StatusOr<Handle> parse_handle(const std::string& handle);
+
+// How the device must be attached so that the volume can be used as the record says.
+mount::Writing attach_writing(const VolumeRecord& record);
+
+}  // namespace collage::node

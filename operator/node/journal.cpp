@@ -1,0 +1,95 @@
+#include "operator/node/journal.h"
+
+#include <sys/stat.h>
+
+#include <cctype>
+#include <cerrno>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/str_cat.h"
+#include "base/files.h"
+#include "base/log.h"
+#include "base/random.h"
+#include "base/status.h"
+
+namespace collage::node {
+namespace {
+
+constexpr char kSuffix[] = ".json";
+constexpr size_t kLongestName = 200;
+
+std::string escape(const std::string& handle) {
+  std::string name;
+  for (const unsigned char c : handle) {
+    if (std::isalnum(c) != 0 || c == '-' || c == '_' || (c == '.' && !name.empty())) {
+      name += static_cast<char>(c);
+    } else {
+      char hex[4];
+      std::snprintf(hex, sizeof hex, "%%%02X", c);
+      name += hex;
+    }
+  }
+  if (name.size() <= kLongestName) return name;
+  return absl::StrCat(name.substr(0, 100), "-", base::sha256_hex(handle));
+}
+
+absl::StatusOr<VolumeRecord> read_record(const std::string& path) {
+  COLLAGE_ASSIGN_OR_RETURN(const std::string text, base::read_file(path));
+  COLLAGE_ASSIGN_OR_RETURN(const base::Json json, base::parse_json(text));
+  return record_from_json(json);
+}
+
+}  // namespace
+
+Journal::Journal(std::string directory, Hook hook)
+    : directory_(std::move(directory)), hook_(std::move(hook)) {}
+
+std::string Journal::path_of(const std::string& handle) const {
+  return absl::StrCat(directory_, "/", escape(handle), kSuffix);
+}
+
+absl::StatusOr<Journal::Loaded> Journal::load() {
+  COLLAGE_RETURN_IF_ERROR(base::make_directories(directory_, 0700));
+  COLLAGE_ASSIGN_OR_RETURN(const std::vector<std::string> names, base::list_directory(directory_));
+  Loaded loaded;
+  for (const std::string& name : names) {
+    if (!name.ends_with(kSuffix)) continue;
+    const std::string path = absl::StrCat(directory_, "/", name);
+    absl::StatusOr<VolumeRecord> record = read_record(path);
+    if (record.ok() && path_of(record->handle) != path)
+      record = absl::InvalidArgumentError("the handle is not that of the file's name");
+    if (record.ok()) {
+      loaded.records.push_back(*std::move(record));
+      continue;
+    }
+    const std::string aside =
+        absl::StrCat(path, absl::IsUnimplemented(record.status()) ? ".newer" : ".corrupt");
+    base::log::error(base::Context(), "a journal file cannot be read and is set aside",
+                     {{"path", path}, {"as", aside}, {"error", record.status()}});
+    if (std::rename(path.c_str(), aside.c_str()) != 0)
+      return base::errno_status(errno, absl::StrCat("rename ", path));
+    COLLAGE_RETURN_IF_ERROR(base::fsync_directory(directory_));
+    loaded.set_aside.push_back(aside);
+  }
+  return loaded;
+}
+
+absl::Status Journal::write(const VolumeRecord& record) {
+  const std::string path = path_of(record.handle);
+  COLLAGE_ASSIGN_OR_RETURN(const base::Json json, to_json(record));
+  absl::Status status = hook_ ? hook_(path) : absl::OkStatus();
+  if (status.ok()) status = base::write_file_atomic(path, base::dump_json(json), 0600);
+  // Never final: the call is made again, and the disk may have room by then.
+  if (!status.ok())
+    return absl::UnavailableError(absl::StrCat("write the journal: ", std::string(status.message())));
+  return absl::OkStatus();
+}
+
+absl::Status Journal::remove(const std::string& handle) {
+  const std::string path = path_of(handle);
+  if (hook_) COLLAGE_RETURN_IF_ERROR(hook_(path));
+  return base::remove_file(path);
+}
+
+}  // namespace collage::node
