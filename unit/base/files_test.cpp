@@ -3,13 +3,14 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <thread>
 
+#include "unit/base/test_child.h"
 #include "unit/testing/temp_dir.h"
 
 namespace collage::base {
@@ -155,28 +156,22 @@ TEST(FileLock, IsHeldByOneAndFreedWithIt) {
   EXPECT_TRUE(FileLock::acquire(path).ok());
 }
 
+TEST(FileLockChild, DISABLED_Hold) {
+  const auto lock = FileLock::acquire(getenv("LOCK"));
+  TestChild::say(lock.ok() ? "held" : "refused");
+  pause();
+}
+
 TEST(FileLock, IsFreeAfterItsHolderWasKilled) {
   TempDir dir;
   const std::string path = dir / "lock";
-  int ready[2];
-  ASSERT_EQ(pipe2(ready, O_CLOEXEC), 0);
-  const pid_t child = fork();
-  if (child == 0) {
-    const auto lock = FileLock::acquire(path);
-    if (write(ready[1], lock.ok() ? "y" : "n", 1) != 1) _exit(1);
-    pause();
-    _exit(0);
-  }
-  char answer = 0;
-  ASSERT_EQ(read(ready[0], &answer, 1), 1);
-  EXPECT_EQ(answer, 'y');
-  const auto taken = FileLock::acquire(path);
-  EXPECT_THAT(std::string(taken.status().message()), HasSubstr("pid " + std::to_string(child)));
-  kill(child, SIGKILL);
-  waitpid(child, nullptr, 0);
+  TestChild child("FileLockChild.DISABLED_Hold", {{"LOCK", path}});
+  ASSERT_EQ(child.line(), "held");
+  EXPECT_THAT(std::string(FileLock::acquire(path).status().message()),
+              HasSubstr("pid " + std::to_string(child.pid())));
+  child.signal(SIGKILL);
+  child.wait();
   EXPECT_TRUE(FileLock::acquire(path).ok());
-  close(ready[0]);
-  close(ready[1]);
 }
 
 TEST(FileLock, FollowsNoLink) {

@@ -11,7 +11,10 @@
 #include <set>
 #include <thread>
 
+#include "base/files.h"
 #include "base/status.h"
+#include "unit/base/test_child.h"
+#include "unit/testing/temp_dir.h"
 #include "unit/testing/test_tls.h"
 
 namespace collage::base {
@@ -22,6 +25,13 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using testing::Identity;
 using testing::TestCa;
+
+// As in main: few threads, so that a caller that blocked one would be noticed.
+class FewThreads : public ::testing::Environment {
+ public:
+  void SetUp() override { init_http_client(4); }
+};
+const auto* const few_threads = ::testing::AddGlobalTestEnvironment(new FewThreads);
 
 X509* certificate_of(const std::string& pem) {
   BIO* bio = BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size()));
@@ -689,6 +699,26 @@ TEST(HttpClient, ReachesIpv6Addresses) {
   const auto answer = client_of("https://" + host, {.ca_pem = ca.pem()})->send(soon(), get("/"));
   ASSERT_TRUE(answer.ok()) << answer.status();
   EXPECT_EQ(answer->body, host);
+}
+
+// In a process of its own, since it changes the environment.
+TEST(HttpClientChild, DISABLED_AskWithSystemRoots) {
+  init_http_client(2);
+  init_http_client(2);  // harmless
+  const auto answer = client_of(getenv("URL"))->send(soon(), get("/"));
+  TestChild::say(answer.ok() ? answer->body : to_string(answer.status()));
+}
+
+TEST_F(HttpClientTls, TrustsTheSystemsRootsWithoutACa) {
+  testing::TempDir dir;
+  ASSERT_TRUE(write_file_atomic(dir / "roots.pem", ca_.pem(), 0600).ok());
+  TestServer server = tls_server(ca_.issue("kubernetes", {"IP:127.0.0.1"}));
+  serve(server);
+  TestChild trusting("HttpClientChild.DISABLED_AskWithSystemRoots",
+                     {{"URL", server.url("https")}, {"SSL_CERT_FILE", dir / "roots.pem"}});
+  EXPECT_EQ(trusting.line(), "secret");
+  TestChild other("HttpClientChild.DISABLED_AskWithSystemRoots", {{"URL", server.url("https")}});
+  EXPECT_THAT(other.line(), HasSubstr("UNAUTHENTICATED"));
 }
 
 // Many callers on few pool threads, and connections that are reused: a caller that blocked a pool thread
