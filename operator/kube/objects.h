@@ -117,6 +117,9 @@ struct Node {
   bool ready = false;
   bool out_of_service = false;         // taint node.kubernetes.io/out-of-service
   std::vector<Interned> agent_taints;  // keys of taints "<driver>/agent-not-ready"
+  // status.volumesInUse, those of our drivers as "<driver>^<volume handle>": kubelet lists a volume before it mounts it and
+  // takes it out once it is unstaged.
+  std::vector<std::string> volumes_in_use;
 };
 
 // Our own resources are few: their JSON is kept.

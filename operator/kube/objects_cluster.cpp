@@ -113,6 +113,11 @@ absl::StatusOr<Node> parse<Node>(const base::Json& object) {
       if (key.ends_with("/agent-not-ready")) node.agent_taints.emplace_back(key);
     }
   }
+  constexpr std::string_view kCsiPrefix = "kubernetes.io/csi/";
+  for (const std::string& name : detail::string_list(object, "/status/volumesInUse")) {
+    if (!name.starts_with(kCsiPrefix) || name.find(".collage.storage^") == std::string::npos) continue;
+    node.volumes_in_use.push_back(name.substr(kCsiPrefix.size()));
+  }
   return node;
 }
 
