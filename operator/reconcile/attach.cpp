@@ -1,0 +1,209 @@
+#include "operator/reconcile/attach.h"
+
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/log.h"
+#include "base/status.h"
+#include "operator/reconcile/finalizers.h"
+#include "operator/reconcile/volume_metrics.h"
+
+namespace collage::reconcile {
+namespace {
+
+constexpr std::chrono::milliseconds kBusy{50};
+
+bool in_use_changed(const kube::Node& before, const kube::Node& after) {
+  return before.volumes_in_use != after.volumes_in_use;
+}
+
+}  // namespace
+
+AttachController::AttachController(World& world, AttachOptions options)
+    : world_(world),
+      options_(options),
+      attaches_(
+          "attach", options.threads_per_backend, [this](const std::string& name) { return lane_of(name); },
+          [this](const base::Context& context, const std::string& name) { return attach(context, name); }),
+      detaches_(
+          "detach", options.threads_per_backend, [this](const std::string& name) { return lane_of(name); },
+          [this](const base::Context& context, const std::string& name) { return detach(context, name); }) {
+  add_handlers();
+}
+
+AttachController::~AttachController() {
+  stop();
+}
+
+void AttachController::start(const base::Context& context) {
+  attaches_.start(context);
+  detaches_.start(context);
+  started_ = true;
+  for (const auto& attachment : world_.attachments.list()) enqueue(*attachment);
+}
+
+void AttachController::stop() {
+  attaches_.stop();
+  detaches_.stop();
+}
+
+void AttachController::add_handlers() {
+  world_.attachments.add_handler([this](const auto& before, const auto& after) {
+    if (!started_) return;
+    if (after == nullptr) {
+      enqueue_others(before->volume_name);
+      return;
+    }
+    // Our own status writes change nothing that is to be done: they must not cut a back-off short.
+    const bool news = before == nullptr || before->meta.uid != after->meta.uid ||
+                      before->meta.deleting != after->meta.deleting || before->attached != after->attached;
+    if (news) enqueue(*after);
+  });
+  // The node's agent registered, or registered anew.
+  world_.csi_nodes.add_handler([this](const auto&, const auto& after) {
+    if (!started_ || after == nullptr) return;
+    for (const auto& attachment : world_.attachments.list()) {
+      if (attachment->node_name == after->meta.name && !attachment->meta.deleting) enqueue(*attachment);
+    }
+  });
+  // What a refused detach waits for: the node unstaged a volume, or somebody said that it is off.
+  world_.nodes.add_handler([this](const auto& before, const auto& after) {
+    if (!started_ || before == nullptr || after == nullptr) return;
+    if (!in_use_changed(*before, *after) && before->out_of_service == after->out_of_service) return;
+    for (const auto& attachment : world_.attachments.list()) {
+      if (attachment->node_name == after->meta.name && attachment->meta.deleting) enqueue(*attachment);
+    }
+  });
+}
+
+void AttachController::backend_changed(const std::string& backend) {
+  if (!started_) return;
+  for (const auto& attachment : world_.attachments.list()) {
+    if (is_ours(*attachment) && lane_of(attachment->meta.name) == backend) enqueue(*attachment);
+  }
+}
+
+std::string AttachController::lane_of(const std::string& name) const {
+  const auto attachment = world_.attachments.get(name);
+  if (attachment == nullptr) return "";
+  const auto volume = world_.volumes.get(attachment->volume_name);
+  if (volume == nullptr) return "";
+  const auto handle = engine::parse_handle(volume->handle);
+  return handle.ok() ? handle->backend : "";
+}
+
+bool AttachController::is_ours(const kube::Attachment& attachment) const {
+  return world_.kind_of_driver(attachment.attacher) != nullptr;
+}
+
+void AttachController::enqueue(const kube::Attachment& attachment) {
+  if (!is_ours(attachment)) return;
+  if (!attachment.meta.deleting) {
+    if (!attachment.attached) attaches_.enqueue(attachment.meta.name);
+    return;
+  }
+  if (attachment.meta.has_finalizer(engine::attacher_finalizer(attachment.attacher.str())))
+    detaches_.enqueue(attachment.meta.name);
+}
+
+// A volume came free: whoever waits for it does not wait for the end of its back-off.
+void AttachController::enqueue_others(const std::string& volume) {
+  for (const auto& attachment : world_.attachments.by_index(World::kByVolume, volume)) enqueue(*attachment);
+}
+
+kube::Outcome AttachController::attach(const base::Context& context, const std::string& name) {
+  auto attachment = world_.attachments.get(name);
+  if (attachment == nullptr || attachment->meta.deleting || attachment->attached || !is_ours(*attachment))
+    return kube::Done{};
+  const auto volume = world_.volumes.get(attachment->volume_name);
+  const auto csi_node = world_.csi_nodes.get(attachment->node_name.str());
+  const auto backend = world_.backends.get(lane_of(name));
+  const AttachFacts facts{attachment.get(), volume.get(), world_.kind_of_driver(attachment->attacher),
+                          csi_node.get(), backend.get()};
+  const absl::StatusOr<AttachPlan> plan = plan_attach(facts);
+  if (!plan.ok()) return attach_failed(context, *attachment, plan.status());
+
+  const VolumeLocks::Hold hold = world_.locks.try_hold(volume->handle);
+  if (!hold) return kube::RequeueAfter{kBusy};
+  // Looked at again now that nobody else works on the volume.
+  attachment = world_.attachments.get(name);
+  if (attachment == nullptr || attachment->meta.deleting || attachment->attached) return kube::Done{};
+  return attach_held(context, *attachment, *volume, *backend, *plan);
+}
+
+kube::Outcome AttachController::attach_held(const base::Context& context, const kube::Attachment& attachment,
+                                            const kube::Volume& volume, const engine::Backend& backend,
+                                            const AttachPlan& plan) {
+  if (absl::Status status = protect(context, attachment, volume, plan); !status.ok())
+    return kube::Retry{status};
+  const metrics::Call call(attachment.attacher.str(), metrics::kControllerPublishVolume);
+  const absl::StatusOr<drivers::StringMap> published =
+      backend.driver->attacher()->attach(context.with_timeout(options_.call_timeout), plan.handle.id,
+                                         plan.node_id, plan.capability, plan.read_only);
+  call.done(published.status());
+  if (!published.ok()) {
+    return attach_failed(context, attachment,
+                         base::annotate(published.status(), absl::StrCat("attach ", volume.handle, " to ",
+                                                                         attachment.node_name.str())));
+  }
+  const base::Json status = {
+      {"status", {{"attached", true}, {"attachmentMetadata", *published}, {"attachError", nullptr}}}};
+  absl::StatusOr<base::Json> answer =
+      world_.client.patch(context, kube::kVolumeAttachments, attachment.meta.key(), kube::PatchType::kMerge,
+                          status, {.subresource = "status"});
+  if (!answer.ok()) return kube::Retry{base::annotate(answer.status(), "say that the volume is attached")};
+  world_.attachments.observe(*answer);
+  base::log::info(context, "volume attached",
+                  {{"volume", volume.handle}, {"node", attachment.node_name.str()}});
+  return kube::Done{};
+}
+
+// Our finalizers, before anything is attached: on the volume (there from its creation, if we made it), and on
+// the attachment together with the node's id, which a detach may need when nothing else knows it any more
+// (contract 48).
+absl::Status AttachController::protect(const base::Context& context, const kube::Attachment& attachment,
+                                       const kube::Volume& volume, const AttachPlan& plan) {
+  const std::string finalizer = engine::attacher_finalizer(attachment.attacher.str());
+  if (!volume.meta.has_finalizer(finalizer)) {
+    const base::Json patch = {{"metadata",
+                               {{"uid", volume.meta.uid},
+                                {"resourceVersion", volume.meta.resource_version},
+                                {"finalizers", finalizers_with(volume.meta, {finalizer})}}}};
+    absl::StatusOr<base::Json> answer = world_.client.patch(
+        context, kube::kPersistentVolumes, volume.meta.key(), kube::PatchType::kMerge, patch, {});
+    if (!answer.ok()) return base::annotate(answer.status(), "protect the PersistentVolume by a finalizer");
+    world_.volumes.observe(*answer);
+  }
+  if (attachment.meta.has_finalizer(finalizer) && attachment.node_id == plan.node_id) return absl::OkStatus();
+  const base::Json patch = {{"metadata",
+                             {{"uid", attachment.meta.uid},
+                              {"resourceVersion", attachment.meta.resource_version},
+                              {"finalizers", finalizers_with(attachment.meta, {finalizer})},
+                              {"annotations", {{"csi.alpha.kubernetes.io/node-id", plan.node_id}}}}}};
+  absl::StatusOr<base::Json> answer = world_.client.patch(
+      context, kube::kVolumeAttachments, attachment.meta.key(), kube::PatchType::kMerge, patch, {});
+  if (!answer.ok()) return base::annotate(answer.status(), "protect the VolumeAttachment by a finalizer");
+  world_.attachments.observe(*answer);
+  return absl::OkStatus();
+}
+
+kube::Outcome AttachController::attach_failed(const base::Context& context,
+                                              const kube::Attachment& attachment, const absl::Status& why) {
+  if (context.stopped()) return kube::Retry{why};
+  const std::string message(why.message());
+  if (attachment.attach_error != message) {  // the same again says nothing new
+    const base::Json status = {{"status",
+                                {{"attachError",
+                                  {{"message", message},
+                                   {"time", base::rfc3339(context.clock().wall())},
+                                   {"errorCode", static_cast<int>(why.code())}}}}}};
+    absl::StatusOr<base::Json> answer =
+        world_.client.patch(context, kube::kVolumeAttachments, attachment.meta.key(), kube::PatchType::kMerge,
+                            status, {.subresource = "status"});
+    if (answer.ok()) world_.attachments.observe(*answer);
+  }
+  return kube::Retry{why};
+}
+
+}  // namespace collage::reconcile

@@ -1,0 +1,89 @@
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <optional>
+#include <string>
+
+#include "operator/reconcile/attach_decision.h"
+#include "operator/reconcile/lanes.h"
+#include "operator/reconcile/world.h"
+
+namespace collage::reconcile {
+
+struct AttachOptions {
+  int threads_per_backend = 16;  // of each, attaches and detaches
+  std::chrono::milliseconds call_timeout = std::chrono::minutes(1);
+  std::chrono::milliseconds slow_retry = std::chrono::minutes(5);  // of what cannot work until somebody acts
+};
+
+// VolumeAttachments become attachments at the provider and end (contract F). Attaches and detaches have lanes
+// of their own, so that a storm of the one never starves the other.
+//
+//   made --finalizer and node id, one patch--> driver: attach --status attached--> in use
+//   deleted --guard: who holds it?--> driver: detach --our finalizer out--> gone
+//
+// What a kill leaves, and who heals it: before the first patch nothing. After it, before or after the
+// driver's attach, an attachment with our finalizer that is not marked attached: the next process attaches
+// again (the same answer), or, when it was deleted meanwhile, detaches what may be attached before it lets
+// the finalizer go (contract 53). After the driver's detach: the next process detaches again (OK) and removes
+// the finalizer. Thread safe. Made before the informers start; they are stopped before it is destroyed.
+class AttachController {
+ public:
+  explicit AttachController(World& world, AttachOptions options = {});
+  ~AttachController();
+
+  // Once, when this process leads and the caches are whole.
+  void start(const base::Context& context);
+  void stop();
+  // Looks again at all attachments of this backend's volumes that are not as they should be. Does not block.
+  void backend_changed(const std::string& backend);
+  size_t attach_depth() const { return attaches_.depth(); }
+  size_t detach_depth() const { return detaches_.depth(); }
+
+ private:
+  void add_handlers();
+  std::string lane_of(const std::string& name) const;
+  bool is_ours(const kube::Attachment& attachment) const;
+  // Puts it into the queue that it needs, if any.
+  void enqueue(const kube::Attachment& attachment);
+  void enqueue_others(const std::string& volume);
+
+  // ---- attach.cpp
+  kube::Outcome attach(const base::Context& context, const std::string& name);
+  kube::Outcome attach_held(const base::Context& context, const kube::Attachment& attachment,
+                            const kube::Volume& volume, const engine::Backend& backend,
+                            const AttachPlan& plan);
+  absl::Status protect(const base::Context& context, const kube::Attachment& attachment,
+                       const kube::Volume& volume, const AttachPlan& plan);
+  kube::Outcome attach_failed(const base::Context& context, const kube::Attachment& attachment,
+                              const absl::Status& why);
+
+  // ---- attach_detach.cpp
+  struct Detachment {  // what is to be detached
+    std::string handle;
+    std::shared_ptr<const engine::Backend> backend;
+    std::string volume_id;
+  };
+  kube::Outcome detach(const base::Context& context, const std::string& name);
+  absl::StatusOr<std::optional<Detachment>> find_detachment(const base::Context& context,
+                                                            const kube::Attachment& attachment);
+  absl::StatusOr<std::optional<Detachment>> find_by_name(const base::Context& context,
+                                                         const kube::Attachment& attachment);
+  absl::StatusOr<DetachVerdict> judge_detach(const base::Context& context, const kube::Attachment& attachment,
+                                             const Detachment& detachment,
+                                             const std::vector<std::string>& node_ids);
+  kube::Outcome detach_held(const base::Context& context, const kube::Attachment& attachment,
+                            const Detachment& detachment);
+  kube::Outcome detached(const base::Context& context, const kube::Attachment& attachment);
+  kube::Outcome detach_failed(const base::Context& context, const kube::Attachment& attachment,
+                              const absl::Status& why);
+
+  World& world_;
+  const AttachOptions options_;
+  std::atomic<bool> started_ = false;
+  LanedController attaches_;
+  LanedController detaches_;
+};
+
+}  // namespace collage::reconcile
