@@ -17,8 +17,9 @@ kube::Key key_of(const std::string& name_space, const std::string& backend) {
   return {name_space, absl::StrCat("collage-intents-", backend)};
 }
 
-base::Json object_of(const kube::Key& key, const std::string& backend, const std::map<std::string, std::string>& entries,
-                     const std::string& token, const std::string& version) {
+base::Json object_of(const kube::Key& key, const std::string& backend,
+                     const std::map<std::string, std::string>& entries, const std::string& token,
+                     const std::string& version) {
   base::Json object = {
       {"apiVersion", "v1"},
       {"kind", "ConfigMap"},
@@ -34,7 +35,8 @@ base::Json object_of(const kube::Key& key, const std::string& backend, const std
 }
 
 bool fate_unknown(const absl::Status& status) {
-  return status.code() == absl::StatusCode::kUnavailable || status.code() == absl::StatusCode::kDeadlineExceeded ||
+  return status.code() == absl::StatusCode::kUnavailable ||
+         status.code() == absl::StatusCode::kDeadlineExceeded ||
          status.code() == absl::StatusCode::kCancelled;
 }
 
@@ -43,7 +45,8 @@ bool fate_unknown(const absl::Status& status) {
 ConfigMapIntents::ConfigMapIntents(kube::Client& client, std::string name_space)
     : client_(client), name_space_(std::move(name_space)), identity_(base::random_hex(6)) {}
 
-absl::StatusOr<engine::IntentStore::Snapshot> ConfigMapIntents::load(const base::Context& context, const std::string& backend) {
+absl::StatusOr<engine::IntentStore::Snapshot> ConfigMapIntents::load(const base::Context& context,
+                                                                     const std::string& backend) {
   COLLAGE_ASSIGN_OR_RETURN(const Stored stored, read(context, backend));
   return Snapshot{stored.entries, stored.version};
 }
@@ -53,14 +56,17 @@ absl::StatusOr<std::string> ConfigMapIntents::save(const base::Context& context,
                                                    const std::string& version) {
   const kube::Key key = key_of(name_space_, backend);
   const std::string token = next_token();
-  absl::StatusOr<std::string> written = write(context, backend, object_of(key, backend, entries, token, version), version);
+  absl::StatusOr<std::string> written =
+      write(context, backend, object_of(key, backend, entries, token, version), version);
   if (!written.ok() && absl::IsAborted(written.status())) {
-    // Somebody wrote since `version`. When that was this process itself, by a write whose answer was lost, go on from there.
+    // Somebody wrote since `version`. When that was this process itself, by a write whose answer was lost, go
+    // on from there.
     const std::string lost = doubtful(backend);
     if (lost.empty()) return written.status();
     COLLAGE_ASSIGN_OR_RETURN(const Stored stored, read(context, backend));
     if (stored.token != lost) return written.status();
-    written = write(context, backend, object_of(key, backend, entries, token, stored.version), stored.version);
+    written =
+        write(context, backend, object_of(key, backend, entries, token, stored.version), stored.version);
   }
   if (written.ok()) {
     set_doubtful(backend, "");
@@ -74,7 +80,8 @@ absl::StatusOr<std::string> ConfigMapIntents::save(const base::Context& context,
   return stored->version;
 }
 
-absl::StatusOr<ConfigMapIntents::Stored> ConfigMapIntents::read(const base::Context& context, const std::string& backend) {
+absl::StatusOr<ConfigMapIntents::Stored> ConfigMapIntents::read(const base::Context& context,
+                                                                const std::string& backend) {
   const kube::Key key = key_of(name_space_, backend);
   absl::StatusOr<base::Json> object = client_.get(context, kube::kConfigMaps, key);
   if (absl::IsNotFound(object.status())) return Stored{};
@@ -93,10 +100,12 @@ absl::StatusOr<ConfigMapIntents::Stored> ConfigMapIntents::read(const base::Cont
 absl::StatusOr<std::string> ConfigMapIntents::write(const base::Context& context, const std::string& backend,
                                                     const base::Json& object, const std::string& version) {
   const kube::Key key = key_of(name_space_, backend);
-  absl::StatusOr<base::Json> answer = version.empty() ? client_.create(context, kube::kConfigMaps, name_space_, object)
-                                                      : client_.replace(context, kube::kConfigMaps, key, object);
+  absl::StatusOr<base::Json> answer = version.empty()
+                                          ? client_.create(context, kube::kConfigMaps, name_space_, object)
+                                          : client_.replace(context, kube::kConfigMaps, key, object);
   if (answer.ok()) return base::get_string(*answer, "/metadata/resourceVersion");
-  const absl::Status status = base::annotate(answer.status(), absl::StrCat("write ConfigMap ", key.to_string()));
+  const absl::Status status =
+      base::annotate(answer.status(), absl::StrCat("write ConfigMap ", key.to_string()));
   // Made or deleted by somebody else since it was loaded.
   if (absl::IsAlreadyExists(status) || absl::IsNotFound(status)) return absl::AbortedError(status.message());
   return status;

@@ -9,18 +9,21 @@
 
 namespace collage::reconcile {
 
-// The intents of each backend in a ConfigMap "collage-intents-<backend>" of the operator's namespace: data is {claim uid: record}.
+// The intents of each backend in a ConfigMap "collage-intents-<backend>" of the operator's namespace: data is
+// {claim uid: record}.
 //
-// Every save names the resourceVersion it builds on, so that a leader that was deposed without knowing it overwrites nothing.
-// Every save also carries a token of its own: a write whose answer was lost is recognised by it when the ConfigMap is read
-// back, and neither repeated nor mistaken for somebody else's. Thread safe; at most one save of a backend at a time.
+// Every save names the resourceVersion it builds on, so that a leader that was deposed without knowing it
+// overwrites nothing. Every save also carries a token of its own: a write whose answer was lost is recognised
+// by it when the ConfigMap is read back, and neither repeated nor mistaken for somebody else's. Thread safe;
+// at most one save of a backend at a time.
 class ConfigMapIntents final : public engine::IntentStore {
  public:
   ConfigMapIntents(kube::Client& client, std::string name_space);
 
   absl::StatusOr<Snapshot> load(const base::Context& context, const std::string& backend) override;
   absl::StatusOr<std::string> save(const base::Context& context, const std::string& backend,
-                                   const std::map<std::string, std::string>& entries, const std::string& version) override;
+                                   const std::map<std::string, std::string>& entries,
+                                   const std::string& version) override;
 
  private:
   struct Stored {
@@ -29,8 +32,8 @@ class ConfigMapIntents final : public engine::IntentStore {
     std::map<std::string, std::string> entries;
   };
   absl::StatusOr<Stored> read(const base::Context& context, const std::string& backend);
-  absl::StatusOr<std::string> write(const base::Context& context, const std::string& backend, const base::Json& object,
-                                    const std::string& version);
+  absl::StatusOr<std::string> write(const base::Context& context, const std::string& backend,
+                                    const base::Json& object, const std::string& version);
   std::string next_token();
   // The token of a write of ours whose fate is unknown, "" when there is none.
   std::string doubtful(const std::string& backend) const;

@@ -13,7 +13,9 @@ namespace {
 constexpr int kTries = 4;
 
 // What the API server answers when a test of the patch fails, or the object was changed meanwhile.
-bool moved(const absl::Status& status) { return absl::IsInvalidArgument(status) || absl::IsAborted(status); }
+bool moved(const absl::Status& status) {
+  return absl::IsInvalidArgument(status) || absl::IsAborted(status);
+}
 
 }  // namespace
 
@@ -43,14 +45,16 @@ base::Json finalizers_with(const kube::Meta& meta, const std::vector<std::string
   return list;
 }
 
-absl::StatusOr<base::Json> remove_finalizers(const base::Context& context, kube::Client& client, const kube::Resource& resource,
-                                             kube::Meta meta, const std::vector<std::string>& names) {
+absl::StatusOr<base::Json> remove_finalizers(const base::Context& context, kube::Client& client,
+                                             const kube::Resource& resource, kube::Meta meta,
+                                             const std::vector<std::string>& names) {
   const kube::Key key = meta.key();
   const std::string uid = meta.uid;
   absl::Status last;
   for (int i = 0; i < kTries; ++i) {
     if (const base::Json patch = remove_finalizers_patch(meta, names); !patch.empty()) {
-      absl::StatusOr<base::Json> answer = client.patch(context, resource, key, kube::PatchType::kJson, patch, {});
+      absl::StatusOr<base::Json> answer =
+          client.patch(context, resource, key, kube::PatchType::kJson, patch, {});
       if (answer.ok()) return answer;
       if (absl::IsNotFound(answer.status())) return base::Json();
       last = answer.status();

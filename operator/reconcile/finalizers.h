@@ -11,18 +11,20 @@
 
 namespace collage::reconcile {
 
-// The finalizers of an object, changed without losing one that somebody else adds or removes at the same time.
+// The finalizers of an object, changed without losing one that somebody else adds or removes at the same
+// time.
 
-// A JSON patch that takes `names` out of `present`, each removal guarded by a test of its place and of the object's uid.
-// Empty array when none of them is there.
+// A JSON patch that takes `names` out of `present`, each removal guarded by a test of its place and of the
+// object's uid. Empty array when none of them is there.
 base::Json remove_finalizers_patch(const kube::Meta& meta, const std::vector<std::string>& names);
 
 // The "finalizers" list of a merge patch that adds `name`; goes with a resourceVersion.
 base::Json finalizers_with(const kube::Meta& meta, const std::vector<std::string>& names);
 
-// Takes `names` out: one write when `meta` is current; when the list has moved under us, reads the object and tries again.
-// Answers the object as it is now, null when it is gone (or is another one of that name: uid).
-absl::StatusOr<base::Json> remove_finalizers(const base::Context& context, kube::Client& client, const kube::Resource& resource,
-                                             kube::Meta meta, const std::vector<std::string>& names);
+// Takes `names` out: one write when `meta` is current; when the list has moved under us, reads the object and
+// tries again. Answers the object as it is now, null when it is gone (or is another one of that name: uid).
+absl::StatusOr<base::Json> remove_finalizers(const base::Context& context, kube::Client& client,
+                                             const kube::Resource& resource, kube::Meta meta,
+                                             const std::vector<std::string>& names);
 
 }  // namespace collage::reconcile

@@ -21,7 +21,9 @@ LanedController::LanedController(std::string name, int threads_per_lane, LaneOf 
       lane_of_(std::move(lane_of)),
       reconcile_(std::move(reconcile)) {}
 
-LanedController::~LanedController() { stop(); }
+LanedController::~LanedController() {
+  stop();
+}
 
 void LanedController::enqueue(const std::string& key) {
   if (kube::Controller* const controller = lane(lane_of_(key))) controller->enqueue(key);
@@ -39,7 +41,8 @@ void LanedController::start(const base::Context& context) {
   for (auto& [name, controller] : lanes_) controller->start(context_);
 }
 
-// Lanes stay in the map until destruction: another thread may be about to enqueue into one, which a stopped controller ignores.
+// Lanes stay in the map until destruction: another thread may be about to enqueue into one, which a stopped
+// controller ignores.
 void LanedController::stop() {
   std::vector<kube::Controller*> controllers;
   {
@@ -65,13 +68,16 @@ kube::Controller* LanedController::lane(const std::string& name) {
   if (controller == nullptr) {
     controller = std::make_unique<kube::Controller>(
         name.empty() ? name_ : absl::StrCat(name_, "/", name), threads_,
-        [this, name](const base::Context& context, const std::string& key) { return run_locked(context, name, key); });
+        [this, name](const base::Context& context, const std::string& key) {
+          return run_locked(context, name, key);
+        });
     if (started_) controller->start(context_);
   }
   return controller.get();
 }
 
-kube::Outcome LanedController::run_locked(const base::Context& context, const std::string& lane, const std::string& key) {
+kube::Outcome LanedController::run_locked(const base::Context& context, const std::string& lane,
+                                          const std::string& key) {
   const std::string belongs = lane_of_(key);
   if (belongs != lane) {
     if (kube::Controller* const other = this->lane(belongs)) other->enqueue(key);

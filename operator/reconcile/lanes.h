@@ -11,15 +11,17 @@
 
 namespace collage::reconcile {
 
-// A controller whose keys run in lanes, one lane a backend, each with threads of its own: a backend that is slow or hangs never
-// holds up another's work. A lane is made when its first key comes. A key that changes lanes (rare: a claim whose class appeared
-// late) moves to its new lane when its turn comes in the old one, and never runs twice at once. Thread safe.
+// A controller whose keys run in lanes, one lane a backend, each with threads of its own: a backend that is
+// slow or hangs never holds up another's work. A lane is made when its first key comes. A key that changes
+// lanes (rare: a claim whose class appeared late) moves to its new lane when its turn comes in the old one,
+// and never runs twice at once. Thread safe.
 class LanedController {
  public:
   // Which lane a key belongs to now. Called on whatever thread enqueues: reads caches only.
   using LaneOf = std::function<std::string(const std::string& key)>;
 
-  LanedController(std::string name, int threads_per_lane, LaneOf lane_of, kube::Controller::Reconcile reconcile);
+  LanedController(std::string name, int threads_per_lane, LaneOf lane_of,
+                  kube::Controller::Reconcile reconcile);
   ~LanedController();
 
   void enqueue(const std::string& key);

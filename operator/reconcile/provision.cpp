@@ -16,7 +16,9 @@ constexpr int kReplayThreads = 2;
 
 }  // namespace
 
-std::string Provisioner::Id::to_key() const { return absl::StrCat(name_space, "/", name, "/", uid); }
+std::string Provisioner::Id::to_key() const {
+  return absl::StrCat(name_space, "/", name, "/", uid);
+}
 
 Provisioner::Id Provisioner::Id::parse(const std::string& key) {
   const std::vector<std::string> parts = absl::StrSplit(key, absl::MaxSplits('/', 2));
@@ -34,13 +36,18 @@ Provisioner::Provisioner(World& world, ProvisionOptions options)
       lanes_(
           "provision", options.threads_per_backend, [this](const std::string& key) { return lane_of(key); },
           [this](const base::Context& context, const std::string& key) { return reconcile(context, key); }),
-      announcer_("provision-announce", 1, [this](const base::Context&, const std::string& key) { return announce(key); }),
+      announcer_("provision-announce", 1,
+                 [this](const base::Context&, const std::string& key) { return announce(key); }),
       replayer_("provision-replay", kReplayThreads,
-                [this](const base::Context& context, const std::string& backend) { return replay(context, backend); }) {
+                [this](const base::Context& context, const std::string& backend) {
+                  return replay(context, backend);
+                }) {
   add_handlers();
 }
 
-Provisioner::~Provisioner() { stop(); }
+Provisioner::~Provisioner() {
+  stop();
+}
 
 void Provisioner::start(const base::Context& context) {
   announcer_.start(context);
@@ -77,13 +84,17 @@ void Provisioner::add_handlers() {
   world_.classes.add_handler([this](const auto&, const auto& after) {
     if (!started_ || after == nullptr || world_.kind_of_driver(after->provisioner) == nullptr) return;
     for (const auto& claim : world_.claims.list()) {
-      if (claim->volume_name.empty() && claim->storage_class == after->meta.name) lanes_.enqueue(Id::of(*claim).to_key());
+      if (claim->volume_name.empty() && claim->storage_class == after->meta.name)
+        lanes_.enqueue(Id::of(*claim).to_key());
     }
   });
   // A PersistentVolume that stood in the way of a claim is gone.
   world_.volumes.add_handler([this](const auto& before, const auto& after) {
-    if (!started_ || after != nullptr || before->claim_name.empty() || world_.kind_of_driver(before->driver) == nullptr) return;
-    const auto claim = world_.claims.get(kube::Key{before->claim_namespace.str(), before->claim_name}.to_string());
+    if (!started_ || after != nullptr || before->claim_name.empty() ||
+        world_.kind_of_driver(before->driver) == nullptr)
+      return;
+    const auto claim =
+        world_.claims.get(kube::Key{before->claim_namespace.str(), before->claim_name}.to_string());
     if (claim != nullptr && claim->volume_name.empty()) lanes_.enqueue(Id::of(*claim).to_key());
   });
 }
@@ -122,7 +133,8 @@ kube::Outcome Provisioner::reconcile(const base::Context& context, const std::st
   const WorkPtr work = find_work(id.uid);
   const auto volume = world_.volumes.get(engine::volume_name(id.uid));
   ClassPtr storage_class;
-  if (claim != nullptr && !claim->storage_class.empty()) storage_class = world_.classes.get(claim->storage_class.str());
+  if (claim != nullptr && !claim->storage_class.empty())
+    storage_class = world_.classes.get(claim->storage_class.str());
 
   ProvisionFacts facts;
   facts.claim = claim.get();
@@ -137,7 +149,8 @@ kube::Outcome Provisioner::reconcile(const base::Context& context, const std::st
       waits_no_more(key);
       return kube::Done{};
     case ProvisionStep::kDone:
-      // Made by us with the answer lost, or by an earlier process. Another volume than the one in hand: see publish().
+      // Made by us with the answer lost, or by an earlier process. Another volume than the one in hand: see
+      // publish().
       if (work != nullptr && work->volume.has_value() &&
           volume->handle != engine::volume_handle(work->backend, work->volume->id)) {
         work->unwanted = true;
@@ -150,7 +163,8 @@ kube::Outcome Provisioner::reconcile(const base::Context& context, const std::st
       return abandon(context, work);
     case ProvisionStep::kPopulator:
       event(id, kube::EventType::kNormal, "Provisioning",
-            absl::StrCat("spec.dataSource: a ", claim->data_source->kind, " is filled by an external populator, which is waited for"));
+            absl::StrCat("spec.dataSource: a ", claim->data_source->kind,
+                         " is filled by an external populator, which is waited for"));
       return kube::Done{};
     case ProvisionStep::kWait:
       return kube::Retry{decision.why};
@@ -163,19 +177,23 @@ kube::Outcome Provisioner::reconcile(const base::Context& context, const std::st
   return kube::Done{};
 }
 
-// A create that has begun goes on where it is: the driver's call with the same request, or the PersistentVolume.
+// A create that has begun goes on where it is: the driver's call with the same request, or the
+// PersistentVolume.
 kube::Outcome Provisioner::go_on(const base::Context& context, const WorkPtr& work, const kube::Claim& claim,
                                  const drivers::Kind& kind, const ClassPtr& storage_class) {
   if (work->unwanted) return abandon(context, work);
   const BackendPtr backend = world_.backends.get(work->backend);
   wait_for(work->id.to_key(), work->backend);
-  if (absl::Status status = judge_backend(work->backend, backend.get(), kind, claim.storage_class.str()); !status.ok()) {
+  if (absl::Status status = judge_backend(work->backend, backend.get(), kind, claim.storage_class.str());
+      !status.ok()) {
     return refuse(claim, status);
   }
   if (!work->request.has_value()) {
     work->storage_class = storage_class;
     if (absl::Status status = restore_request(*work, kind); !status.ok()) {
-      base::log::warning(context, "the request of a create that had begun cannot be made again, it starts over", {{"error", status}});
+      base::log::warning(context,
+                         "the request of a create that had begun cannot be made again, it starts over",
+                         {{"error", status}});
       return settle_unknown(context, work, *backend);
     }
   }
@@ -187,7 +205,8 @@ kube::Outcome Provisioner::announce(const std::string& key) {
   const WorkPtr work = find_work(Id::parse(key).uid);
   if (work == nullptr || !work->creating || work->announced.exchange(true)) return kube::Done{};
   event(work->id, kube::EventType::kNormal, "Provisioning",
-        absl::StrCat("StorageBackend \"", work->backend, "\" is making the volume ", engine::volume_name(work->id.uid)));
+        absl::StrCat("StorageBackend \"", work->backend, "\" is making the volume ",
+                     engine::volume_name(work->id.uid)));
   return kube::Done{};
 }
 
@@ -217,8 +236,10 @@ void Provisioner::waits_no_more(const std::string& key) {
   waiting_.erase(key);
 }
 
-void Provisioner::event(const Id& id, kube::EventType type, const std::string& reason, const std::string& message) {
-  world_.events.event({kube::Claim::kResource.api_version(), std::string(kube::Claim::kResource.kind), id.name_space, id.name, id.uid, ""},
+void Provisioner::event(const Id& id, kube::EventType type, const std::string& reason,
+                        const std::string& message) {
+  world_.events.event({kube::Claim::kResource.api_version(), std::string(kube::Claim::kResource.kind),
+                       id.name_space, id.name, id.uid, ""},
                       type, reason, message);
 }
 

@@ -18,36 +18,42 @@ namespace collage::reconcile {
 
 struct ProvisionOptions {
   int threads_per_backend = 16;
-  std::chrono::milliseconds create_timeout = std::chrono::minutes(1);    // of one call; not final, the next one goes on
-  std::chrono::milliseconds announce_after = std::chrono::seconds(1);    // a create that lasts longer gets an event
-  std::chrono::milliseconds slow_retry = std::chrono::minutes(5);        // of what cannot work until somebody acts
-  std::chrono::milliseconds settle = std::chrono::seconds(30);           // until find() is believed for a create of an earlier process
+  std::chrono::milliseconds create_timeout =
+      std::chrono::minutes(1);  // of one call; not final, the next one goes on
+  std::chrono::milliseconds announce_after =
+      std::chrono::seconds(1);                                     // a create that lasts longer gets an event
+  std::chrono::milliseconds slow_retry = std::chrono::minutes(5);  // of what cannot work until somebody acts
+  std::chrono::milliseconds settle =
+      std::chrono::seconds(30);  // until find() is believed for a create of an earlier process
 };
 
 // A claim becomes a volume (contract B, C, D).
 //
-//   claim --guards, live read--> Begun --driver: volume--> Made --API server: PersistentVolume--> done, the intent ends
+//   claim --guards, live read--> Begun --driver: volume--> Made --API server: PersistentVolume--> done, the
+//   intent ends
 //                                 |  ^                      |
 //                                 |  '--not final: the      '--claim gone: remove the volume, the intent ends
 //                                 |     same request again
-//                                 '--final error: find(name) says none --> the intent ends; the claim starts over, with back-off
+//                                 '--final error: find(name) says none --> the intent ends; the claim starts
+//                                 over, with back-off
 //
-// Guarantees: an intent is durable before the first call; it ends only when the PersistentVolume exists, the volume was removed,
-// or find() says that there is none. So a process killed at any instant leaks nothing: the next one replays the open intents.
-// A claim that is gone while its create is under way is pursued to the end, then its volume is removed.
-// Work is keyed by the claim's UID: a claim made anew under its old name is other work.
-// Thread safe. Made before the informers start; they are stopped before it is destroyed.
+// Guarantees: an intent is durable before the first call; it ends only when the PersistentVolume exists, the
+// volume was removed, or find() says that there is none. So a process killed at any instant leaks nothing:
+// the next one replays the open intents. A claim that is gone while its create is under way is pursued to the
+// end, then its volume is removed. Work is keyed by the claim's UID: a claim made anew under its old name is
+// other work. Thread safe. Made before the informers start; they are stopped before it is destroyed.
 class Provisioner {
  public:
   explicit Provisioner(World& world, ProvisionOptions options = {});
   ~Provisioner();
 
-  // Once, when this process leads and the caches are whole: what they hold by then is looked at, changes before it are not kept.
+  // Once, when this process leads and the caches are whole: what they hold by then is looked at, changes
+  // before it are not kept.
   void start(const base::Context& context);
   void stop();
 
-  // The backend appeared, changed, or its readiness did: replays its intents once, and looks again at all claims that wait
-  // for it. Does not block.
+  // The backend appeared, changed, or its readiness did: replays its intents once, and looks again at all
+  // claims that wait for it. Does not block.
   void backend_changed(const std::string& backend);
   size_t depth() const { return lanes_.depth(); }
 
@@ -60,8 +66,8 @@ class Provisioner {
     static Id of(const kube::Claim& claim);
   };
 
-  // A create that has begun. Changed only by the one reconcile of its key that runs; `creating` and `announced` are also
-  // looked at by the announcer.
+  // A create that has begun. Changed only by the one reconcile of its key that runs; `creating` and
+  // `announced` are also looked at by the announcer.
   struct Work {
     Id id;
     std::string backend;
@@ -69,7 +75,8 @@ class Provisioner {
     engine::IntentRecord record;
     std::shared_ptr<const kube::StorageClass> storage_class;  // with `request`
     std::optional<SecretRefs> secrets;                        // nullopt: to be read from the claim
-    std::optional<drivers::CreateRequest> request;  // frozen; nullopt: begun by an earlier process, to be made from the record
+    std::optional<drivers::CreateRequest>
+        request;  // frozen; nullopt: begun by an earlier process, to be made from the record
     bool place_matters = false;
     std::optional<drivers::Volume> volume;  // made; what is left is the PersistentVolume
     bool unwanted = false;                  // the volume is to be removed, whatever becomes of the claim
@@ -86,29 +93,34 @@ class Provisioner {
   bool is_pending(const kube::Claim& claim) const;
   std::string lane_of(const std::string& key) const;
   kube::Outcome reconcile(const base::Context& context, const std::string& key);
-  kube::Outcome go_on(const base::Context& context, const WorkPtr& work, const kube::Claim& claim, const drivers::Kind& kind,
-                      const ClassPtr& storage_class);
+  kube::Outcome go_on(const base::Context& context, const WorkPtr& work, const kube::Claim& claim,
+                      const drivers::Kind& kind, const ClassPtr& storage_class);
   kube::Outcome announce(const std::string& key);
   void look_again(const std::string& backend);
 
   // ---- provision_begin.cpp: everything up to the durable intent
-  kube::Outcome begin(const base::Context& context, const kube::Claim& cached, const drivers::Kind& kind, const ClassPtr& storage_class);
+  kube::Outcome begin(const base::Context& context, const kube::Claim& cached, const drivers::Kind& kind,
+                      const ClassPtr& storage_class);
   kube::Outcome begin_on(const base::Context& context, const kube::Claim& cached, const drivers::Kind& kind,
-                         const ClassPtr& storage_class, const engine::ClassParameters& parameters, const BackendPtr& backend);
-  absl::Status check_namespace(const base::Context& context, const engine::Backend& backend, const std::string& name_space);
-  kube::Outcome record_intent(const base::Context& context, const WorkPtr& work, const kube::Claim& claim, const engine::Backend& backend);
+                         const ClassPtr& storage_class, const engine::ClassParameters& parameters,
+                         const BackendPtr& backend);
+  absl::Status check_namespace(const base::Context& context, const engine::Backend& backend,
+                               const std::string& name_space);
+  kube::Outcome record_intent(const base::Context& context, const WorkPtr& work, const kube::Claim& claim,
+                              const engine::Backend& backend);
   absl::Status read_secrets(const base::Context& context, Work& work) const;
   // Makes the request of a create that an earlier process began. FAILED_PRECONDITION when its class is gone.
   absl::Status restore_request(Work& work, const drivers::Kind& kind) const;
 
   // ---- provision_create.cpp: the calls
-  kube::Outcome create(const base::Context& context, const WorkPtr& work, const kube::Claim& claim, const drivers::Kind& kind,
-                       const engine::Backend& backend);
-  absl::StatusOr<drivers::Volume> call_create(const base::Context& context, Work& work, const engine::Backend& backend);
+  kube::Outcome create(const base::Context& context, const WorkPtr& work, const kube::Claim& claim,
+                       const drivers::Kind& kind, const engine::Backend& backend);
+  absl::StatusOr<drivers::Volume> call_create(const base::Context& context, Work& work,
+                                              const engine::Backend& backend);
   kube::Outcome create_failed(const base::Context& context, const WorkPtr& work, const kube::Claim& claim,
                               const engine::Backend& backend, const absl::Status& status);
-  kube::Outcome publish(const base::Context& context, const WorkPtr& work, const kube::Claim& claim, const drivers::Kind& kind,
-                        const engine::Backend& backend);
+  kube::Outcome publish(const base::Context& context, const WorkPtr& work, const kube::Claim& claim,
+                        const drivers::Kind& kind, const engine::Backend& backend);
   kube::Outcome exists_already(const base::Context& context, const WorkPtr& work, const kube::Claim& claim,
                                const engine::Backend& backend);
   kube::Outcome succeed(const base::Context& context, const WorkPtr& work, const kube::Claim& claim);
@@ -117,12 +129,16 @@ class Provisioner {
   // ---- provision_abandon.cpp: what nobody wants
   kube::Outcome abandon(const base::Context& context, const WorkPtr& work);
   kube::Outcome pursue(const base::Context& context, const WorkPtr& work, const engine::Backend& backend);
-  kube::Outcome remove_volume(const base::Context& context, const WorkPtr& work, const engine::Backend& backend);
-  // Makes certain that no volume is left after a final error (`cause`), or after an earlier process: removes one of our name.
-  // FAILED_PRECONDITION: there is one and it is not ours.
-  absl::Status settle(const base::Context& context, const Work& work, const engine::Backend& backend, const absl::Status& cause);
-  // As settle(), for a create of an earlier process whose request cannot be made any more: believes find() only after a while.
-  kube::Outcome settle_unknown(const base::Context& context, const WorkPtr& work, const engine::Backend& backend);
+  kube::Outcome remove_volume(const base::Context& context, const WorkPtr& work,
+                              const engine::Backend& backend);
+  // Makes certain that no volume is left after a final error (`cause`), or after an earlier process: removes
+  // one of our name. FAILED_PRECONDITION: there is one and it is not ours.
+  absl::Status settle(const base::Context& context, const Work& work, const engine::Backend& backend,
+                      const absl::Status& cause);
+  // As settle(), for a create of an earlier process whose request cannot be made any more: believes find()
+  // only after a while.
+  kube::Outcome settle_unknown(const base::Context& context, const WorkPtr& work,
+                               const engine::Backend& backend);
   bool is_referred_to(const std::string& backend, const std::string& handle) const;
 
   // ---- provision_replay.cpp
@@ -130,7 +146,8 @@ class Provisioner {
   bool replayed(const engine::Backend& backend) const;
 
   WorkPtr find_work(const std::string& uid) const;
-  // The create came to its end: its intent ends, what is reserved is given back unless the volume is real by now.
+  // The create came to its end: its intent ends, what is reserved is given back unless the volume is real by
+  // now.
   void end(const Work& work);
   void wait_for(const std::string& key, const std::string& backend);
   void waits_no_more(const std::string& key);

@@ -11,8 +11,9 @@
 #include "operator/reconcile/provision.h"
 #include "operator/reconcile/volume_metrics.h"
 
-// A create whose claim is gone, or whose volume cannot be used: it is pursued to its end and the volume removed. A kill at any
-// step leaves the intent; the next process begins here again, and every step may be repeated.
+// A create whose claim is gone, or whose volume cannot be used: it is pursued to its end and the volume
+// removed. A kill at any step leaves the intent; the next process begins here again, and every step may be
+// repeated.
 namespace collage::reconcile {
 namespace {
 
@@ -28,12 +29,14 @@ kube::Outcome Provisioner::abandon(const base::Context& context, const WorkPtr& 
   if (backend == nullptr || backend->spec.paused) return kube::RequeueAfter{options_.slow_retry};
   if (work->unwanted && work->volume.has_value()) return remove_volume(context, work, *backend);
 
-  // Our own write, by an earlier process or with its answer lost, may have made the object, which then has an owner: reclaim.
+  // Our own write, by an earlier process or with its answer lost, may have made the object, which then has an
+  // owner: reclaim.
   absl::StatusOr<base::Json> object = world_.client.get(context, kube::kPersistentVolumes, {"", name});
   if (object.ok()) {
     const absl::StatusOr<kube::Volume> live = kube::parse<kube::Volume>(*object);
     const std::string handle = live.ok() ? live->handle : "";
-    const bool other = work->volume.has_value() && handle != engine::volume_handle(work->backend, work->volume->id);
+    const bool other =
+        work->volume.has_value() && handle != engine::volume_handle(work->backend, work->volume->id);
     if (!other) {
       base::log::info(context, "an abandoned create has its PersistentVolume", {{"volume", handle}});
       end(*work);
@@ -45,8 +48,10 @@ kube::Outcome Provisioner::abandon(const base::Context& context, const WorkPtr& 
   return work->volume.has_value() ? remove_volume(context, work, *backend) : pursue(context, work, *backend);
 }
 
-// The create is repeated until its final answer: only then is it certain what there is to remove (contract 37).
-kube::Outcome Provisioner::pursue(const base::Context& context, const WorkPtr& work, const engine::Backend& backend) {
+// The create is repeated until its final answer: only then is it certain what there is to remove (contract
+// 37).
+kube::Outcome Provisioner::pursue(const base::Context& context, const WorkPtr& work,
+                                  const engine::Backend& backend) {
   if (!work->request.has_value()) {
     for (const auto& storage_class : world_.classes.list()) {
       if (storage_class->meta.uid == work->record.class_uid) work->storage_class = storage_class;
@@ -69,10 +74,12 @@ kube::Outcome Provisioner::pursue(const base::Context& context, const WorkPtr& w
   return kube::Done{};
 }
 
-kube::Outcome Provisioner::remove_volume(const base::Context& context, const WorkPtr& work, const engine::Backend& backend) {
+kube::Outcome Provisioner::remove_volume(const base::Context& context, const WorkPtr& work,
+                                         const engine::Backend& backend) {
   const std::string handle = engine::volume_handle(work->backend, work->volume->id);
   if (is_referred_to(work->backend, handle)) {
-    base::log::warning(context, "a volume that was to be removed belongs to a PersistentVolume, it stays", {{"volume", handle}});
+    base::log::warning(context, "a volume that was to be removed belongs to a PersistentVolume, it stays",
+                       {{"volume", handle}});
     end(*work);
     return kube::Done{};
   }
@@ -84,7 +91,9 @@ kube::Outcome Provisioner::remove_volume(const base::Context& context, const Wor
   if (!status.ok()) {
     if (!context.stopped()) {
       event(work->id, kube::EventType::kWarning, "ProvisioningCleanupFailed",
-            absl::StrCat("volume ", handle, " has no claim any more and could not be removed, this is tried again: ", status.message()));
+            absl::StrCat(
+                "volume ", handle,
+                " has no claim any more and could not be removed, this is tried again: ", status.message()));
     }
     return kube::Retry{base::annotate(status, absl::StrCat("remove volume ", handle))};
   }
@@ -92,12 +101,14 @@ kube::Outcome Provisioner::remove_volume(const base::Context& context, const Wor
   const bool starts_over = work->unwanted;
   end(*work);
   // The claim is still there, perhaps: it starts over, not at once.
-  if (starts_over) return kube::Retry{absl::AbortedError(absl::StrCat("volume ", handle, " could not be used and was removed"))};
+  if (starts_over)
+    return kube::Retry{
+        absl::AbortedError(absl::StrCat("volume ", handle, " could not be used and was removed"))};
   return kube::Done{};
 }
 
-absl::Status Provisioner::settle(const base::Context& context, const Work& work, const engine::Backend& backend,
-                                 const absl::Status& cause) {
+absl::Status Provisioner::settle(const base::Context& context, const Work& work,
+                                 const engine::Backend& backend, const absl::Status& cause) {
   const std::string name = engine::volume_name(work.id.uid);
   auto found = backend.driver->find(context, name);
   if (!found.ok()) return base::annotate(found.status(), absl::StrCat("look for volume ", name));
@@ -107,9 +118,11 @@ absl::Status Provisioner::settle(const base::Context& context, const Work& work,
   const auto tag = volume.tags.find(drivers::kTagCluster);
   const bool tagged_ours = tag != volume.tags.end() && tag->second == world_.cluster_id;
   const bool tagged_otherwise = tag != volume.tags.end() && !tagged_ours;
-  // A cluster that was restored from a copy knows the same claims. What existed before us is removed only if it says that it is ours.
+  // A cluster that was restored from a copy knows the same claims. What existed before us is removed only if
+  // it says that it is ours.
   if (tagged_otherwise || (absl::IsAlreadyExists(cause) && !tagged_ours)) {
-    return absl::FailedPreconditionError(absl::StrCat("volume ", handle, " has our name but was not made by this cluster"));
+    return absl::FailedPreconditionError(
+        absl::StrCat("volume ", handle, " has our name but was not made by this cluster"));
   }
   if (is_referred_to(work.backend, handle)) {
     return absl::FailedPreconditionError(absl::StrCat("volume ", handle, " belongs to a PersistentVolume"));
@@ -119,11 +132,15 @@ absl::Status Provisioner::settle(const base::Context& context, const Work& work,
   return base::annotate(backend.driver->remove(context, volume.id), absl::StrCat("remove volume ", handle));
 }
 
-kube::Outcome Provisioner::settle_unknown(const base::Context& context, const WorkPtr& work, const engine::Backend& backend) {
-  // What the earlier process asked for may still be under way at the provider: what is not there yet may come.
+kube::Outcome Provisioner::settle_unknown(const base::Context& context, const WorkPtr& work,
+                                          const engine::Backend& backend) {
+  // What the earlier process asked for may still be under way at the provider: what is not there yet may
+  // come.
   const auto until = work->begun + options_.settle;
   const auto now = context.clock().now();
-  if (now < until) return kube::RequeueAfter{std::chrono::duration_cast<std::chrono::milliseconds>(until - now) + std::chrono::milliseconds(1)};
+  if (now < until)
+    return kube::RequeueAfter{std::chrono::duration_cast<std::chrono::milliseconds>(until - now) +
+                              std::chrono::milliseconds(1)};
   absl::Status settled = settle(context, *work, backend, absl::OkStatus());
   if (!settled.ok() && !absl::IsFailedPrecondition(settled)) return kube::Retry{settled};
   if (!settled.ok()) base::log::warning(context, "a volume of our name is left alone", {{"error", settled}});
@@ -135,7 +152,8 @@ kube::Outcome Provisioner::settle_unknown(const base::Context& context, const Wo
 
 bool Provisioner::is_referred_to(const std::string& backend, const std::string& handle) const {
   const auto volumes = world_.volumes.by_index(World::kByBackend, backend);
-  return std::any_of(volumes.begin(), volumes.end(), [&](const auto& volume) { return volume->handle == handle; });
+  return std::any_of(volumes.begin(), volumes.end(),
+                     [&](const auto& volume) { return volume->handle == handle; });
 }
 
 }  // namespace collage::reconcile

@@ -10,12 +10,14 @@
 #include "operator/reconcile/provision.h"
 #include "operator/reconcile/provision_place.h"
 
-// From a claim to the durable note that its create has begun. Nothing here leaves anything behind at the provider: a kill
-// anywhere before the intent is durable leaves nothing at all, a kill after it leaves the intent, which the next process replays.
+// From a claim to the durable note that its create has begun. Nothing here leaves anything behind at the
+// provider: a kill anywhere before the intent is durable leaves nothing at all, a kill after it leaves the
+// intent, which the next process replays.
 namespace collage::reconcile {
 namespace {
 
-// How long until claims look again at a backend whose intents are being loaded; the replay itself brings them earlier.
+// How long until claims look again at a backend whose intents are being loaded; the replay itself brings them
+// earlier.
 constexpr std::chrono::seconds kReplayWait{5};
 
 std::vector<std::string> strings(const std::vector<kube::Interned>& list) {
@@ -50,24 +52,28 @@ drivers::StringMap string_map(const base::Json& object, std::string_view pointer
 }
 
 engine::TemplateValues template_values(const kube::Claim& claim, const base::Json& object) {
-  return {engine::volume_name(claim.meta.uid), claim.meta.name_space.str(), claim.meta.name, string_map(object, "/metadata/annotations")};
+  return {engine::volume_name(claim.meta.uid), claim.meta.name_space.str(), claim.meta.name,
+          string_map(object, "/metadata/annotations")};
 }
 
 }  // namespace
 
-kube::Outcome Provisioner::begin(const base::Context& context, const kube::Claim& cached, const drivers::Kind& kind,
-                                 const ClassPtr& storage_class) {
+kube::Outcome Provisioner::begin(const base::Context& context, const kube::Claim& cached,
+                                 const drivers::Kind& kind, const ClassPtr& storage_class) {
   const std::string key = Id::of(cached).to_key();
   const auto parameters = engine::parse_class_parameters(storage_class->parameters);
   if (!parameters.ok()) {
-    return refuse(cached, base::annotate(parameters.status(), absl::StrCat("StorageClass \"", storage_class->meta.name, "\"")));
+    return refuse(cached, base::annotate(parameters.status(),
+                                         absl::StrCat("StorageClass \"", storage_class->meta.name, "\"")));
   }
   wait_for(key, parameters->backend);
   const BackendPtr backend = world_.backends.get(parameters->backend);
   if (backend == nullptr && world_.backend_objects.get(parameters->backend) != nullptr) {
-    return kube::RequeueAfter{options_.slow_retry};  // it exists and is being set up: backend_changed() follows
+    return kube::RequeueAfter{
+        options_.slow_retry};  // it exists and is being set up: backend_changed() follows
   }
-  if (absl::Status status = judge_backend(parameters->backend, backend.get(), kind, storage_class->meta.name); !status.ok()) {
+  if (absl::Status status = judge_backend(parameters->backend, backend.get(), kind, storage_class->meta.name);
+      !status.ok()) {
     return refuse(cached, status);
   }
   if (!replayed(*backend)) {
@@ -80,11 +86,12 @@ kube::Outcome Provisioner::begin(const base::Context& context, const kube::Claim
   return begin_on(context, cached, kind, storage_class, *parameters, backend);
 }
 
-kube::Outcome Provisioner::begin_on(const base::Context& context, const kube::Claim& cached, const drivers::Kind& kind,
-                                    const ClassPtr& storage_class, const engine::ClassParameters& parameters,
-                                    const BackendPtr& backend) {
+kube::Outcome Provisioner::begin_on(const base::Context& context, const kube::Claim& cached,
+                                    const drivers::Kind& kind, const ClassPtr& storage_class,
+                                    const engine::ClassParameters& parameters, const BackendPtr& backend) {
   // Live, as the cache may lag behind a delete (contract 35).
-  absl::StatusOr<base::Json> object = world_.client.get(context, kube::kPersistentVolumeClaims, cached.meta.key());
+  absl::StatusOr<base::Json> object =
+      world_.client.get(context, kube::kPersistentVolumeClaims, cached.meta.key());
   if (absl::IsNotFound(object.status())) return kube::Done{};
   if (!object.ok()) return kube::Retry{base::annotate(object.status(), "read the claim")};
   const absl::StatusOr<kube::Claim> claim = kube::parse<kube::Claim>(*object);
@@ -92,13 +99,17 @@ kube::Outcome Provisioner::begin_on(const base::Context& context, const kube::Cl
   if (claim->meta.uid != cached.meta.uid) return kube::Done{};
   const ProvisionFacts facts{&*claim, &kind, storage_class.get(), false, false};
   // It has changed since: the informer brings it again.
-  if (claim->storage_class != cached.storage_class || decide_provision(facts).step != ProvisionStep::kProvision) return kube::Done{};
+  if (claim->storage_class != cached.storage_class ||
+      decide_provision(facts).step != ProvisionStep::kProvision)
+    return kube::Done{};
 
   absl::StatusOr<Place> place = find_place(world_, kind, *claim, *storage_class);
   if (!place.ok()) {
-    const bool other_node_helps = absl::IsNotFound(place.status()) || absl::IsFailedPrecondition(place.status());
+    const bool other_node_helps =
+        absl::IsNotFound(place.status()) || absl::IsFailedPrecondition(place.status());
     if (other_node_helps && !claim->selected_node.empty()) return reschedule(context, *claim, place.status());
-    return absl::IsInvalidArgument(place.status()) ? refuse(*claim, place.status()) : retry(*claim, place.status());
+    return absl::IsInvalidArgument(place.status()) ? refuse(*claim, place.status())
+                                                   : retry(*claim, place.status());
   }
 
   auto work = std::make_shared<Work>();
@@ -114,36 +125,42 @@ kube::Outcome Provisioner::begin_on(const base::Context& context, const kube::Cl
   work->record.node = claim->selected_node;
   if (!place->requirement.preferred.empty()) work->record.segment = place->requirement.preferred.front();
 
-  auto request = engine::make_create_request({work->record.claim, parameters, storage_class->mount_options, kind.info,
-                                              place->requirement, world_.cluster_id});
+  auto request = engine::make_create_request({work->record.claim, parameters, storage_class->mount_options,
+                                              kind.info, place->requirement, world_.cluster_id});
   if (!request.ok()) return refuse(*claim, request.status());
   work->request = *std::move(request);
   auto secrets = resolve_secrets(parameters, template_values(*claim, *object));
   if (!secrets.ok()) return refuse(*claim, secrets.status());
   work->secrets = *std::move(secrets);
-  if (kube::Outcome outcome = record_intent(context, work, *claim, *backend); !std::holds_alternative<kube::Done>(outcome)) {
+  if (kube::Outcome outcome = record_intent(context, work, *claim, *backend);
+      !std::holds_alternative<kube::Done>(outcome)) {
     return outcome;
   }
   return create(context, work, *claim, kind, *backend);
 }
 
-absl::Status Provisioner::check_namespace(const base::Context& context, const engine::Backend& backend, const std::string& name_space) {
+absl::Status Provisioner::check_namespace(const base::Context& context, const engine::Backend& backend,
+                                          const std::string& name_space) {
   if (!backend.spec.allowed_namespaces.has_value()) return absl::OkStatus();
   absl::StatusOr<base::Json> object = world_.client.get(context, kube::kNamespaces, {"", name_space});
   if (!object.ok()) return base::annotate(object.status(), absl::StrCat("read Namespace ", name_space));
-  if (backend.spec.allowed_namespaces->matches(string_map(*object, "/metadata/labels"))) return absl::OkStatus();
+  if (backend.spec.allowed_namespaces->matches(string_map(*object, "/metadata/labels")))
+    return absl::OkStatus();
   return absl::PermissionDeniedError(
-      absl::StrCat("StorageBackend \"", backend.spec.name, "\" spec.allowedNamespaces does not match the labels of namespace \"", name_space,
+      absl::StrCat("StorageBackend \"", backend.spec.name,
+                   "\" spec.allowedNamespaces does not match the labels of namespace \"", name_space,
                    "\": label the namespace, or use a class of another backend"));
 }
 
 // Done: the intent is durable, the work known.
-kube::Outcome Provisioner::record_intent(const base::Context& context, const WorkPtr& work, const kube::Claim& claim,
-                                         const engine::Backend& backend) {
+kube::Outcome Provisioner::record_intent(const base::Context& context, const WorkPtr& work,
+                                         const kube::Claim& claim, const engine::Backend& backend) {
   const std::string name = engine::volume_name(claim.meta.uid);
   const absl::StatusOr<std::string> record = engine::encode_intent(work->record);
   if (!record.ok()) return refuse(claim, record.status());
-  if (absl::Status status = world_.usage.reserve(work->backend, backend.spec.limits, name, work->request->required_bytes); !status.ok()) {
+  if (absl::Status status =
+          world_.usage.reserve(work->backend, backend.spec.limits, name, work->request->required_bytes);
+      !status.ok()) {
     return absl::IsOutOfRange(status) ? refuse(claim, status) : retry(claim, status);
   }
   {
@@ -160,13 +177,14 @@ kube::Outcome Provisioner::record_intent(const base::Context& context, const Wor
 
 // Of a create that an earlier process began.
 absl::Status Provisioner::read_secrets(const base::Context& context, Work& work) const {
-  COLLAGE_ASSIGN_OR_RETURN(const engine::ClassParameters parameters, engine::parse_class_parameters(work.storage_class->parameters));
+  COLLAGE_ASSIGN_OR_RETURN(const engine::ClassParameters parameters,
+                           engine::parse_class_parameters(work.storage_class->parameters));
   if (parameters.secrets.empty()) {
     work.secrets.emplace();
     return absl::OkStatus();
   }
-  COLLAGE_ASSIGN_OR_RETURN(const base::Json object,
-                           world_.client.get(context, kube::kPersistentVolumeClaims, {work.id.name_space, work.id.name}));
+  COLLAGE_ASSIGN_OR_RETURN(const base::Json object, world_.client.get(context, kube::kPersistentVolumeClaims,
+                                                                      {work.id.name_space, work.id.name}));
   COLLAGE_ASSIGN_OR_RETURN(const kube::Claim claim, kube::parse<kube::Claim>(object));
   COLLAGE_ASSIGN_OR_RETURN(work.secrets, resolve_secrets(parameters, template_values(claim, object)));
   return absl::OkStatus();
@@ -174,13 +192,16 @@ absl::Status Provisioner::read_secrets(const base::Context& context, Work& work)
 
 absl::Status Provisioner::restore_request(Work& work, const drivers::Kind& kind) const {
   if (work.storage_class == nullptr || work.storage_class->meta.uid != work.record.class_uid) {
-    return absl::FailedPreconditionError(absl::StrCat("StorageClass \"", work.record.class_name, "\" is not the one it was begun with"));
+    return absl::FailedPreconditionError(
+        absl::StrCat("StorageClass \"", work.record.class_name, "\" is not the one it was begun with"));
   }
-  COLLAGE_ASSIGN_OR_RETURN(const engine::ClassParameters parameters, engine::parse_class_parameters(work.storage_class->parameters));
+  COLLAGE_ASSIGN_OR_RETURN(const engine::ClassParameters parameters,
+                           engine::parse_class_parameters(work.storage_class->parameters));
   const engine::TopologyRequirement place = engine::topology_of(work.record);
-  COLLAGE_ASSIGN_OR_RETURN(drivers::CreateRequest request,
-                           engine::make_create_request({work.record.claim, parameters, work.storage_class->mount_options, kind.info,
-                                                        place, world_.cluster_id}));
+  COLLAGE_ASSIGN_OR_RETURN(
+      drivers::CreateRequest request,
+      engine::make_create_request({work.record.claim, parameters, work.storage_class->mount_options,
+                                   kind.info, place, world_.cluster_id}));
   work.place_matters = !work.record.segment.empty();
   work.request = std::move(request);
   return absl::OkStatus();

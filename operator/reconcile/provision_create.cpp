@@ -13,10 +13,11 @@
 #include "operator/reconcile/volume_metrics.h"
 
 // The driver's create and the PersistentVolume's. What a kill leaves, and who heals it:
-//   before or during the driver's call   the intent, perhaps a volume: the next process sends the same request again
-//   after it, before the PersistentVolume the intent and a volume: the same; the create is idempotent by name
-//   during the PersistentVolume's create  the intent, a volume, perhaps its object: if it is there the intent ends, else as above
-//   after it, before the intent's end     the intent alone: the next process finds the object and ends it
+//   before or during the driver's call   the intent, perhaps a volume: the next process sends the same
+//   request again after it, before the PersistentVolume the intent and a volume: the same; the create is
+//   idempotent by name during the PersistentVolume's create  the intent, a volume, perhaps its object: if it
+//   is there the intent ends, else as above after it, before the intent's end     the intent alone: the next
+//   process finds the object and ends it
 namespace collage::reconcile {
 namespace {
 
@@ -24,13 +25,15 @@ constexpr char kSelectedNodePath[] = "/metadata/annotations/volume.kubernetes.io
 
 }  // namespace
 
-absl::StatusOr<drivers::Volume> Provisioner::call_create(const base::Context& context, Work& work, const engine::Backend& backend) {
+absl::StatusOr<drivers::Volume> Provisioner::call_create(const base::Context& context, Work& work,
+                                                         const engine::Backend& backend) {
   const std::string key = work.id.to_key();
   work.creating = true;
   const absl::Cleanup finished = [&work] { work.creating = false; };
   if (!work.announced) announcer_.enqueue_after(key, options_.announce_after);
   const metrics::Call call(drivers::csi_driver_name(backend.spec.kind), metrics::kCreateVolume);
-  absl::StatusOr<drivers::Volume> volume = backend.driver->create(context.with_timeout(options_.create_timeout), *work.request);
+  absl::StatusOr<drivers::Volume> volume =
+      backend.driver->create(context.with_timeout(options_.create_timeout), *work.request);
   call.done(volume.status());
   if (volume.ok() && volume->capacity_bytes == 0) volume->capacity_bytes = work.request->required_bytes;
   return volume;
@@ -41,13 +44,15 @@ kube::Outcome Provisioner::create(const base::Context& context, const WorkPtr& w
   absl::StatusOr<drivers::Volume> volume = call_create(context, *work, backend);
   if (!volume.ok()) {
     return create_failed(context, work, claim, backend,
-                         base::annotate(volume.status(), absl::StrCat("make a volume on StorageBackend \"", work->backend, "\"")));
+                         base::annotate(volume.status(), absl::StrCat("make a volume on StorageBackend \"",
+                                                                      work->backend, "\"")));
   }
   work->volume = *std::move(volume);
   if (work->volume->capacity_bytes < work->request->required_bytes) {
     metrics::provision_failed(claim.storage_class);
     event(work->id, kube::EventType::kWarning, "ProvisioningFailed",
-          absl::StrCat("StorageBackend \"", work->backend, "\" made a volume of ", base::human_bytes(work->volume->capacity_bytes), " where ",
+          absl::StrCat("StorageBackend \"", work->backend, "\" made a volume of ",
+                       base::human_bytes(work->volume->capacity_bytes), " where ",
                        base::human_bytes(work->request->required_bytes), " were asked for: it is removed"));
     work->unwanted = true;
     return remove_volume(context, work, backend);
@@ -55,8 +60,9 @@ kube::Outcome Provisioner::create(const base::Context& context, const WorkPtr& w
   return publish(context, work, claim, kind, backend);
 }
 
-kube::Outcome Provisioner::create_failed(const base::Context& context, const WorkPtr& work, const kube::Claim& claim,
-                                         const engine::Backend& backend, const absl::Status& status) {
+kube::Outcome Provisioner::create_failed(const base::Context& context, const WorkPtr& work,
+                                         const kube::Claim& claim, const engine::Backend& backend,
+                                         const absl::Status& status) {
   // The process stops: the intent stays, the next one goes on.
   if (context.stopped()) return kube::Retry{status};
   metrics::provision_failed(claim.storage_class);
@@ -84,14 +90,16 @@ kube::Outcome Provisioner::create_failed(const base::Context& context, const Wor
   return kube::Done{};
 }
 
-kube::Outcome Provisioner::publish(const base::Context& context, const WorkPtr& work, const kube::Claim& claim,
-                                   const drivers::Kind& kind, const engine::Backend& backend) {
+kube::Outcome Provisioner::publish(const base::Context& context, const WorkPtr& work,
+                                   const kube::Claim& claim, const drivers::Kind& kind,
+                                   const engine::Backend& backend) {
   if (!work->secrets.has_value()) {
-    if (absl::Status status = read_secrets(context, *work); !status.ok()) return retry(claim, base::annotate(status, "find the secrets"));
+    if (absl::Status status = read_secrets(context, *work); !status.ok())
+      return retry(claim, base::annotate(status, "find the secrets"));
   }
-  const base::Json object =
-      make_volume_object({claim, *work->storage_class, kind, *work->request, *work->volume, work->backend, backend.system_id,
-                          *work->secrets, backend.spec.node_credentials_secret, world_.name_space});
+  const base::Json object = make_volume_object(
+      {claim, *work->storage_class, kind, *work->request, *work->volume, work->backend, backend.system_id,
+       *work->secrets, backend.spec.node_credentials_secret, world_.name_space});
   absl::StatusOr<base::Json> answer = world_.client.create(context, kube::kPersistentVolumes, "", object);
   if (answer.ok()) {
     world_.volumes.observe(*answer);
@@ -100,15 +108,17 @@ kube::Outcome Provisioner::publish(const base::Context& context, const WorkPtr& 
   if (absl::IsAlreadyExists(answer.status())) return exists_already(context, work, claim, backend);
   // Tried again from here: the driver is not asked a second time (contract 34).
   metrics::provision_failed(claim.storage_class);
-  return retry(claim, base::annotate(answer.status(), absl::StrCat("create PersistentVolume ", engine::volume_name(claim.meta.uid))));
+  return retry(claim, base::annotate(answer.status(), absl::StrCat("create PersistentVolume ",
+                                                                   engine::volume_name(claim.meta.uid))));
 }
 
 // Not success by itself: it may be on its way out, or somebody else's (contract 35).
-kube::Outcome Provisioner::exists_already(const base::Context& context, const WorkPtr& work, const kube::Claim& claim,
-                                          const engine::Backend& backend) {
+kube::Outcome Provisioner::exists_already(const base::Context& context, const WorkPtr& work,
+                                          const kube::Claim& claim, const engine::Backend& backend) {
   const std::string name = engine::volume_name(claim.meta.uid);
   absl::StatusOr<base::Json> object = world_.client.get(context, kube::kPersistentVolumes, {"", name});
-  if (!object.ok()) return kube::Retry{base::annotate(object.status(), absl::StrCat("read PersistentVolume ", name))};
+  if (!object.ok())
+    return kube::Retry{base::annotate(object.status(), absl::StrCat("read PersistentVolume ", name))};
   const absl::StatusOr<kube::Volume> live = kube::parse<kube::Volume>(*object);
   if (!live.ok()) return kube::Retry{live.status()};
   const std::string handle = engine::volume_handle(work->backend, work->volume->id);
@@ -117,18 +127,21 @@ kube::Outcome Provisioner::exists_already(const base::Context& context, const Wo
       world_.volumes.observe(*object);
       return succeed(context, work, claim);
     case ExistingVolume::kConflict:
-      return refuse(claim, absl::FailedPreconditionError(absl::StrCat("PersistentVolume ", name, " exists and stands for the same volume ", handle,
-                                                                      " in the name of another claim: delete it, or this claim")));
+      return refuse(claim, absl::FailedPreconditionError(absl::StrCat(
+                               "PersistentVolume ", name, " exists and stands for the same volume ", handle,
+                               " in the name of another claim: delete it, or this claim")));
     case ExistingVolume::kSurplus:
       break;
   }
   event(work->id, kube::EventType::kWarning, "ProvisioningFailed",
-        absl::StrCat("PersistentVolume ", name, " exists already and is not for this claim's new volume, which is removed"));
+        absl::StrCat("PersistentVolume ", name,
+                     " exists already and is not for this claim's new volume, which is removed"));
   work->unwanted = true;
   return remove_volume(context, work, backend);
 }
 
-kube::Outcome Provisioner::succeed(const base::Context& context, const WorkPtr& work, const kube::Claim& claim) {
+kube::Outcome Provisioner::succeed(const base::Context& context, const WorkPtr& work,
+                                   const kube::Claim& claim) {
   const std::string handle = engine::volume_handle(work->backend, work->volume->id);
   metrics::provision_succeeded(claim.storage_class, context.clock().now() - work->begun);
   base::log::info(context, "volume made", {{"volume", handle}, {"bytes", work->volume->capacity_bytes}});
@@ -139,7 +152,8 @@ kube::Outcome Provisioner::succeed(const base::Context& context, const WorkPtr& 
 }
 
 // Has the scheduler choose another node: it does once its choice is gone from the claim (contract 38).
-kube::Outcome Provisioner::reschedule(const base::Context& context, const kube::Claim& claim, const absl::Status& why) {
+kube::Outcome Provisioner::reschedule(const base::Context& context, const kube::Claim& claim,
+                                      const absl::Status& why) {
   const base::Json patch = {
       {{"op", "test"}, {"path", "/metadata/uid"}, {"value", claim.meta.uid}},
       {{"op", "test"}, {"path", kSelectedNodePath}, {"value", claim.selected_node}},
@@ -147,8 +161,8 @@ kube::Outcome Provisioner::reschedule(const base::Context& context, const kube::
   };
   event(Id::of(claim), kube::EventType::kWarning, "ProvisioningFailed",
         absl::StrCat(why.message(), "; the scheduler is asked for another node than ", claim.selected_node));
-  absl::StatusOr<base::Json> answer =
-      world_.client.patch(context, kube::kPersistentVolumeClaims, claim.meta.key(), kube::PatchType::kJson, patch, {});
+  absl::StatusOr<base::Json> answer = world_.client.patch(
+      context, kube::kPersistentVolumeClaims, claim.meta.key(), kube::PatchType::kJson, patch, {});
   if (answer.ok()) {
     world_.claims.observe(*answer);
     return kube::Done{};

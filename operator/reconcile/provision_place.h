@@ -8,7 +8,8 @@
 
 namespace collage::reconcile {
 
-// Where the nodes with this CSI driver are, and which place the claim's volume must be reachable from (contract 20 to 22).
+// Where the nodes with this CSI driver are, and which place the claim's volume must be reachable from
+// (contract 20 to 22).
 struct Place {
   engine::TopologyRequirement requirement;
   bool matters = false;  // false: the kind's volumes are reachable from everywhere; the requirement is empty

@@ -5,8 +5,8 @@
 #include "operator/engine/names.h"
 #include "operator/reconcile/provision.h"
 
-// What an earlier process began and did not end. Runs once a backend, when the caches are whole and before any claim of the
-// backend is begun anew.
+// What an earlier process began and did not end. Runs once a backend, when the caches are whole and before
+// any claim of the backend is begun anew.
 namespace collage::reconcile {
 
 kube::Outcome Provisioner::replay(const base::Context& context, const std::string& backend_name) {
@@ -21,8 +21,10 @@ kube::Outcome Provisioner::replay(const base::Context& context, const std::strin
     if (find_work(uid) != nullptr) continue;
     absl::StatusOr<engine::IntentRecord> record = engine::decode_intent(uid, text);
     if (!record.ok()) {
-      // Written by a later version, perhaps: kept. The claim, if it is still there, begins anew under the same name.
-      base::log::error(context, "an intent cannot be read and is kept", {{"backend", backend_name}, {"claim_uid", uid}, {"error", record.status()}});
+      // Written by a later version, perhaps: kept. The claim, if it is still there, begins anew under the
+      // same name.
+      base::log::error(context, "an intent cannot be read and is kept",
+                       {{"backend", backend_name}, {"claim_uid", uid}, {"error", record.status()}});
       continue;
     }
     const auto volume = world_.volumes.get(engine::volume_name(uid));
@@ -37,12 +39,14 @@ kube::Outcome Provisioner::replay(const base::Context& context, const std::strin
     work->record = *std::move(record);
     work->begun = context.clock().now();
     // Counts, but is not refused: it may exist.
-    (void)world_.usage.reserve(backend_name, engine::Limits{}, engine::volume_name(uid), work->record.claim.requested_bytes);
+    (void)world_.usage.reserve(backend_name, engine::Limits{}, engine::volume_name(uid),
+                               work->record.claim.requested_bytes);
     {
       std::lock_guard lock(mutex_);
       works_[uid] = work;
     }
-    base::log::info(context, "a create of an earlier process is followed up", {{"backend", backend_name}, {"claim_uid", uid}});
+    base::log::info(context, "a create of an earlier process is followed up",
+                    {{"backend", backend_name}, {"claim_uid", uid}});
     lanes_.enqueue(work->id.to_key());
   }
   {

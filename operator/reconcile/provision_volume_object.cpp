@@ -37,8 +37,10 @@ Json node_affinity(const std::vector<drivers::Topology>& accessible) {
 }
 
 Json csi_source(const VolumeObjectInput& input, const std::string& csi_driver) {
-  Json csi = {{"driver", csi_driver}, {"volumeHandle", engine::volume_handle(input.backend, input.volume.id)}};
-  if (!input.claim.block && !input.request.capabilities.empty() && !input.request.capabilities.front().fs_type.empty()) {
+  Json csi = {{"driver", csi_driver},
+              {"volumeHandle", engine::volume_handle(input.backend, input.volume.id)}};
+  if (!input.claim.block && !input.request.capabilities.empty() &&
+      !input.request.capabilities.front().fs_type.empty()) {
     csi["fsType"] = input.request.capabilities.front().fs_type;
   }
   Json attributes = input.volume.context;
@@ -58,7 +60,8 @@ Json csi_source(const VolumeObjectInput& input, const std::string& csi_driver) {
 
 Json metadata(const VolumeObjectInput& input, const std::string& csi_driver, std::string_view policy) {
   engine::ClassParameters::SecretTemplate deletion;
-  if (const auto found = input.secrets.find("provisioner"); found != input.secrets.end()) deletion = found->second;
+  if (const auto found = input.secrets.find("provisioner"); found != input.secrets.end())
+    deletion = found->second;
   Json finalizers = Json::array();
   // With Retain there is nothing of ours to wait for: the volume outlives its object.
   if (policy == "Delete") finalizers.push_back(engine::kProvisionerFinalizer);
@@ -73,12 +76,14 @@ Json metadata(const VolumeObjectInput& input, const std::string& csi_driver, std
 
 }  // namespace
 
-absl::StatusOr<SecretRefs> resolve_secrets(const engine::ClassParameters& parameters, const engine::TemplateValues& values) {
+absl::StatusOr<SecretRefs> resolve_secrets(const engine::ClassParameters& parameters,
+                                           const engine::TemplateValues& values) {
   SecretRefs refs;
   for (const auto& [call, secret] : parameters.secrets) {
     auto resolved = engine::resolve_secret(secret, values);
     if (!resolved.ok()) {
-      return base::annotate(resolved.status(), absl::StrCat("StorageClass parameter \"csi.storage.k8s.io/", call, "-secret-name\""));
+      return base::annotate(resolved.status(), absl::StrCat("StorageClass parameter \"csi.storage.k8s.io/",
+                                                            call, "-secret-name\""));
     }
     refs.emplace(call, *std::move(resolved));
   }
@@ -88,7 +93,8 @@ absl::StatusOr<SecretRefs> resolve_secrets(const engine::ClassParameters& parame
 base::Json make_volume_object(const VolumeObjectInput& input) {
   const std::string csi_driver = drivers::csi_driver_name(input.kind.info.kind);
   const kube::Claim& claim = input.claim;
-  const std::string policy = input.storage_class.reclaim_policy.empty() ? "Delete" : input.storage_class.reclaim_policy.str();
+  const std::string policy =
+      input.storage_class.reclaim_policy.empty() ? "Delete" : input.storage_class.reclaim_policy.str();
   Json modes = Json::array();
   for (const kube::Interned& mode : claim.access_modes) modes.push_back(mode.str());
   Json spec = {
@@ -106,7 +112,8 @@ base::Json make_volume_object(const VolumeObjectInput& input) {
         {"resourceVersion", claim.meta.resource_version}}},
       {"csi", csi_source(input, csi_driver)},
   };
-  if (!claim.block && !input.storage_class.mount_options.empty()) spec["mountOptions"] = input.storage_class.mount_options;
+  if (!claim.block && !input.storage_class.mount_options.empty())
+    spec["mountOptions"] = input.storage_class.mount_options;
   if (Json terms = node_affinity(input.volume.accessible); !terms.empty()) {
     spec["nodeAffinity"] = {{"required", {{"nodeSelectorTerms", std::move(terms)}}}};
   }

@@ -16,7 +16,8 @@ namespace collage::reconcile {
 using SecretRefs = std::map<std::string, engine::ClassParameters::SecretTemplate>;
 
 // INVALID_ARGUMENT names the reference whose token has no value.
-absl::StatusOr<SecretRefs> resolve_secrets(const engine::ClassParameters& parameters, const engine::TemplateValues& values);
+absl::StatusOr<SecretRefs> resolve_secrets(const engine::ClassParameters& parameters,
+                                           const engine::TemplateValues& values);
 
 struct VolumeObjectInput {
   const kube::Claim& claim;
@@ -31,8 +32,9 @@ struct VolumeObjectInput {
   const std::string& node_secret_namespace;  // the operator's
 };
 
-// The PersistentVolume for a volume that was made for a claim (contract 29 to 32): a pure function. It carries the attacher's
-// finalizer from the start where the kind attaches, which saves a write at the first attach.
+// The PersistentVolume for a volume that was made for a claim (contract 29 to 32): a pure function. It
+// carries the attacher's finalizer from the start where the kind attaches, which saves a write at the first
+// attach.
 base::Json make_volume_object(const VolumeObjectInput& input);
 
 }  // namespace collage::reconcile

@@ -28,7 +28,9 @@ Reclaimer::Reclaimer(World& world, ReclaimOptions options)
             const auto handle = engine::parse_handle(volume->handle);
             return handle.ok() ? handle->backend : "";
           },
-          [this](const base::Context& context, const std::string& name) { return reconcile(context, name); }) {
+          [this](const base::Context& context, const std::string& name) {
+            return reconcile(context, name);
+          }) {
   world_.volumes.add_handler([this](const auto&, const auto& after) {
     if (started_ && after != nullptr) enqueue_if_needed(*after);
   });
@@ -39,7 +41,9 @@ Reclaimer::Reclaimer(World& world, ReclaimOptions options)
   });
 }
 
-Reclaimer::~Reclaimer() { stop(); }
+Reclaimer::~Reclaimer() {
+  stop();
+}
 
 void Reclaimer::start(const base::Context& context) {
   lanes_.start(context);
@@ -47,7 +51,9 @@ void Reclaimer::start(const base::Context& context) {
   for (const auto& volume : world_.volumes.list()) enqueue_if_needed(*volume);
 }
 
-void Reclaimer::stop() { lanes_.stop(); }
+void Reclaimer::stop() {
+  lanes_.stop();
+}
 
 void Reclaimer::backend_changed(const std::string& backend) {
   std::vector<std::string> names;
@@ -61,7 +67,8 @@ void Reclaimer::backend_changed(const std::string& backend) {
 }
 
 ReclaimFacts Reclaimer::facts_of(const kube::Volume& volume) const {
-  return {&volume, world_.kind_of_driver(volume.driver), static_cast<int>(world_.attachments.by_index(World::kByVolume, volume.meta.name).size())};
+  return {&volume, world_.kind_of_driver(volume.driver),
+          static_cast<int>(world_.attachments.by_index(World::kByVolume, volume.meta.name).size())};
 }
 
 // Most volumes need nothing most of the time: they never come into the queue.
@@ -98,7 +105,8 @@ kube::Outcome Reclaimer::delete_volume(const base::Context& context, const kube:
   const absl::StatusOr<kube::Volume> live = kube::parse<kube::Volume>(*object);
   if (!live.ok()) return kube::Terminal{live.status()};
   // It has changed since: the informer brings it again.
-  if (live->meta.uid != cached.meta.uid || decide_reclaim(facts_of(*live)) != ReclaimStep::kDelete) return kube::Done{};
+  if (live->meta.uid != cached.meta.uid || decide_reclaim(facts_of(*live)) != ReclaimStep::kDelete)
+    return kube::Done{};
 
   const auto handle = engine::parse_handle(live->handle);
   if (!handle.ok()) return refuse(*live, handle.status());
@@ -113,20 +121,22 @@ kube::Outcome Reclaimer::delete_volume(const base::Context& context, const kube:
   return remove_at_provider(context, *live, *backend, *handle);
 }
 
-kube::Outcome Reclaimer::remove_at_provider(const base::Context& context, const kube::Volume& volume, const engine::Backend& backend,
-                                            const engine::Handle& handle) {
+kube::Outcome Reclaimer::remove_at_provider(const base::Context& context, const kube::Volume& volume,
+                                            const engine::Backend& backend, const engine::Handle& handle) {
   const auto begun = context.clock().now();
   {
     const VolumeLocks::Hold hold = world_.locks.try_hold(volume.handle);
     if (!hold) return kube::RequeueAfter{kBusy};
     const metrics::Call call(volume.driver.str(), metrics::kDeleteVolume);
-    const absl::Status status = backend.driver->remove(context.with_timeout(options_.delete_timeout), handle.id);
+    const absl::Status status =
+        backend.driver->remove(context.with_timeout(options_.delete_timeout), handle.id);
     call.done(status);
     if (!status.ok()) {
       if (context.stopped()) return kube::Retry{status};
       metrics::delete_failed(volume.storage_class.str());
       world_.events.event(kube::event_target(volume), kube::EventType::kWarning, kFailed,
-                          absl::StrCat("volume ", volume.handle, " could not be deleted, this is tried again: ", status.message()));
+                          absl::StrCat("volume ", volume.handle,
+                                       " could not be deleted, this is tried again: ", status.message()));
       {
         std::lock_guard lock(mutex_);
         waiting_[volume.meta.name] = handle.backend;
@@ -142,35 +152,41 @@ kube::Outcome Reclaimer::remove_at_provider(const base::Context& context, const 
   return outcome;
 }
 
-// Two writes: the object's delete, and one patch for all that we keep it by. Ours stand before the API server's own protection,
-// which may leave the list at any moment without moving them.
+// Two writes: the object's delete, and one patch for all that we keep it by. Ours stand before the API
+// server's own protection, which may leave the list at any moment without moving them.
 kube::Outcome Reclaimer::remove_object(const base::Context& context, const kube::Volume& volume) {
   if (!volume.meta.deleting) {
-    absl::Status removed = world_.client.remove(context, kube::kPersistentVolumes, volume.meta.key(), {.uid = volume.meta.uid});
+    absl::Status removed =
+        world_.client.remove(context, kube::kPersistentVolumes, volume.meta.key(), {.uid = volume.meta.uid});
     if (absl::IsAborted(removed)) return kube::Done{};  // another object has this name now
     if (!removed.ok()) return kube::Retry{base::annotate(removed, "delete the PersistentVolume")};
   }
   return drop_finalizers(context, volume, true);
 }
 
-kube::Outcome Reclaimer::drop_finalizers(const base::Context& context, const kube::Volume& volume, bool going) {
+kube::Outcome Reclaimer::drop_finalizers(const base::Context& context, const kube::Volume& volume,
+                                         bool going) {
   std::vector<std::string> names{engine::kProvisionerFinalizer};
   // The attacher's stays for the next attachment, and while there is one.
-  if (going && facts_of(volume).attachments == 0) names.push_back(engine::attacher_finalizer(volume.driver.str()));
-  absl::StatusOr<base::Json> now = remove_finalizers(context, world_.client, kube::kPersistentVolumes, volume.meta, names);
+  if (going && facts_of(volume).attachments == 0)
+    names.push_back(engine::attacher_finalizer(volume.driver.str()));
+  absl::StatusOr<base::Json> now =
+      remove_finalizers(context, world_.client, kube::kPersistentVolumes, volume.meta, names);
   if (!now.ok()) return kube::Retry{now.status()};
   // What is left without a finalizer and with a deletionTimestamp is gone: the watch says so.
-  if (!now->is_null() && base::get_string(*now, "/metadata/deletionTimestamp").empty()) world_.volumes.observe(*now);
+  if (!now->is_null() && base::get_string(*now, "/metadata/deletionTimestamp").empty())
+    world_.volumes.observe(*now);
   return kube::Done{};
 }
 
 kube::Outcome Reclaimer::add_finalizer(const base::Context& context, const kube::Volume& volume) {
-  const base::Json patch = {{"metadata",
-                             {{"uid", volume.meta.uid},
-                              {"resourceVersion", volume.meta.resource_version},
-                              {"finalizers", finalizers_with(volume.meta, {engine::kProvisionerFinalizer})}}}};
-  absl::StatusOr<base::Json> answer =
-      world_.client.patch(context, kube::kPersistentVolumes, volume.meta.key(), kube::PatchType::kMerge, patch, {});
+  const base::Json patch = {
+      {"metadata",
+       {{"uid", volume.meta.uid},
+        {"resourceVersion", volume.meta.resource_version},
+        {"finalizers", finalizers_with(volume.meta, {engine::kProvisionerFinalizer})}}}};
+  absl::StatusOr<base::Json> answer = world_.client.patch(
+      context, kube::kPersistentVolumes, volume.meta.key(), kube::PatchType::kMerge, patch, {});
   if (answer.ok()) {
     world_.volumes.observe(*answer);
     return kube::Done{};
@@ -180,7 +196,8 @@ kube::Outcome Reclaimer::add_finalizer(const base::Context& context, const kube:
 }
 
 kube::Outcome Reclaimer::refuse(const kube::Volume& volume, const absl::Status& why) {
-  world_.events.event(kube::event_target(volume), kube::EventType::kWarning, kFailed, std::string(why.message()));
+  world_.events.event(kube::event_target(volume), kube::EventType::kWarning, kFailed,
+                      std::string(why.message()));
   if (const auto handle = engine::parse_handle(volume.handle); handle.ok()) {
     std::lock_guard lock(mutex_);
     waiting_[volume.meta.name] = handle->backend;

@@ -19,14 +19,16 @@ struct ReclaimOptions {
   std::chrono::milliseconds slow_retry = std::chrono::minutes(5);  // of what cannot work until somebody acts
 };
 
-// A released volume goes, at the provider first and then as an object; our finalizers come and go with the policy (contract E).
+// A released volume goes, at the provider first and then as an object; our finalizers come and go with the
+// policy (contract E).
 //
-//   Released, policy Delete --live read--> driver: remove --> object: delete --> our finalizers: out, in one patch --> gone
+//   Released, policy Delete --live read--> driver: remove --> object: delete --> our finalizers: out, in one
+//   patch --> gone
 //
-// What a kill leaves, and who heals it: nothing is remembered, every step may be repeated. After the driver's remove the object
-// is still Released with our finalizer: the next process removes again (of what is gone: OK) and goes on. After the object's
-// delete it has a deletionTimestamp and our finalizer: the same.
-// A volume is read live before it is removed at the provider, since a policy that was just changed to Retain must win.
+// What a kill leaves, and who heals it: nothing is remembered, every step may be repeated. After the driver's
+// remove the object is still Released with our finalizer: the next process removes again (of what is gone:
+// OK) and goes on. After the object's delete it has a deletionTimestamp and our finalizer: the same. A volume
+// is read live before it is removed at the provider, since a policy that was just changed to Retain must win.
 // Thread safe. Made before the informers start; they are stopped before it is destroyed.
 class Reclaimer {
  public:
@@ -45,8 +47,8 @@ class Reclaimer {
   void enqueue_if_needed(const kube::Volume& volume);
   kube::Outcome reconcile(const base::Context& context, const std::string& name);
   kube::Outcome delete_volume(const base::Context& context, const kube::Volume& cached);
-  kube::Outcome remove_at_provider(const base::Context& context, const kube::Volume& volume, const engine::Backend& backend,
-                                   const engine::Handle& handle);
+  kube::Outcome remove_at_provider(const base::Context& context, const kube::Volume& volume,
+                                   const engine::Backend& backend, const engine::Handle& handle);
   kube::Outcome remove_object(const base::Context& context, const kube::Volume& volume);
   kube::Outcome add_finalizer(const base::Context& context, const kube::Volume& volume);
   // going: the object was deleted, only finalizers keep it.

@@ -3,6 +3,7 @@
 #include "absl/strings/str_cat.h"
 #include "drivers/driver.h"
 #include "operator/engine/names.h"
+#include "operator/reconcile/attach_decision.h"
 
 namespace collage::reconcile {
 
@@ -12,7 +13,8 @@ bool is_ours(const kube::Volume& volume) {
 }
 
 ReclaimStep decide_reclaim(const ReclaimFacts& facts) {
-  if (facts.volume == nullptr || facts.kind == nullptr || !is_ours(*facts.volume)) return ReclaimStep::kIgnore;
+  if (facts.volume == nullptr || facts.kind == nullptr || !is_ours(*facts.volume))
+    return ReclaimStep::kIgnore;
   const kube::Volume& volume = *facts.volume;
   const bool has_ours = volume.meta.has_finalizer(engine::kProvisionerFinalizer);
   const bool has_attachers = volume.meta.has_finalizer(engine::attacher_finalizer(volume.driver.str()));
@@ -20,37 +22,34 @@ ReclaimStep decide_reclaim(const ReclaimFacts& facts) {
   if (deletes && volume.phase == "Released" && (!volume.meta.deleting || has_ours)) {
     return facts.attachments > 0 && facts.kind->attaches ? ReclaimStep::kWaitForDetach : ReclaimStep::kDelete;
   }
-  if (deletes && volume.phase == "Bound" && !volume.meta.deleting && !has_ours) return ReclaimStep::kAddFinalizer;
+  if (deletes && volume.phase == "Bound" && !volume.meta.deleting && !has_ours)
+    return ReclaimStep::kAddFinalizer;
   if (!deletes && has_ours) return ReclaimStep::kDropFinalizers;
-  // Nothing names it any more and it is going (contract 54). With policy Delete our own finalizer still says what is to be done first.
-  if (volume.meta.deleting && has_attachers && facts.attachments == 0 && !has_ours) return ReclaimStep::kDropFinalizers;
+  // Nothing names it any more and it is going (contract 54). With policy Delete our own finalizer still says
+  // what is to be done first.
+  if (volume.meta.deleting && has_attachers && facts.attachments == 0 && !has_ours)
+    return ReclaimStep::kDropFinalizers;
   return ReclaimStep::kIgnore;
 }
 
-absl::Status judge_volume_backend(const std::string& backend_name, const engine::Backend* backend, const kube::Volume& volume) {
+absl::Status judge_volume_backend(const std::string& backend_name, const engine::Backend* backend,
+                                  const kube::Volume& volume) {
   if (backend == nullptr) {
     return absl::FailedPreconditionError(
         absl::StrCat("volume ", volume.handle, " is on StorageBackend \"", backend_name,
-                     "\", which is not in use: create it again, or set persistentVolumeReclaimPolicy to Retain to let the volume be"));
+                     "\", which is not in use: create it again, or set persistentVolumeReclaimPolicy to "
+                     "Retain to let the volume be"));
   }
   if (drivers::csi_driver_name(backend->spec.kind) != volume.driver.str()) {
-    return absl::FailedPreconditionError(absl::StrCat("volume ", volume.handle, " was made by ", volume.driver.str(), ", but StorageBackend \"",
-                                                      backend_name, "\" is now of kind ", backend->spec.kind,
-                                                      ": give that backend another name"));
+    return absl::FailedPreconditionError(absl::StrCat(
+        "volume ", volume.handle, " was made by ", volume.driver.str(), ", but StorageBackend \"",
+        backend_name, "\" is now of kind ", backend->spec.kind, ": give that backend another name"));
   }
   if (backend->spec.paused) {
-    return absl::UnavailableError(absl::StrCat("StorageBackend \"", backend_name, "\" is paused: set spec.paused to false to go on"));
+    return absl::UnavailableError(
+        absl::StrCat("StorageBackend \"", backend_name, "\" is paused: set spec.paused to false to go on"));
   }
-  if (volume.system_id.empty()) return absl::OkStatus();
-  if (backend->system_id.empty()) {
-    return absl::UnavailableError(absl::StrCat("StorageBackend \"", backend_name, "\" has not been reached yet: ", backend->ready.message()));
-  }
-  if (volume.system_id != backend->system_id) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "volume ", volume.handle, " was made on the storage system ", volume.system_id.str(), ", but StorageBackend \"", backend_name,
-        "\" now reports ", backend->system_id, ": point the backend at the old system, or use a backend of another name for the new one"));
-  }
-  return absl::OkStatus();
+  return check_system(backend_name, *backend, volume);
 }
 
 }  // namespace collage::reconcile

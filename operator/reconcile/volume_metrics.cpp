@@ -5,29 +5,49 @@
 namespace collage::reconcile::metrics {
 namespace {
 
-double seconds(std::chrono::nanoseconds duration) { return std::chrono::duration<double>(duration).count(); }
+double seconds(std::chrono::nanoseconds duration) {
+  return std::chrono::duration<double>(duration).count();
+}
 
 // The names that Go's gRPC library prints, which is what dashboards match on.
 std::string_view grpc_code(absl::StatusCode code) {
   switch (code) {
-    case absl::StatusCode::kOk: return "OK";
-    case absl::StatusCode::kCancelled: return "Canceled";
-    case absl::StatusCode::kUnknown: return "Unknown";
-    case absl::StatusCode::kInvalidArgument: return "InvalidArgument";
-    case absl::StatusCode::kDeadlineExceeded: return "DeadlineExceeded";
-    case absl::StatusCode::kNotFound: return "NotFound";
-    case absl::StatusCode::kAlreadyExists: return "AlreadyExists";
-    case absl::StatusCode::kPermissionDenied: return "PermissionDenied";
-    case absl::StatusCode::kResourceExhausted: return "ResourceExhausted";
-    case absl::StatusCode::kFailedPrecondition: return "FailedPrecondition";
-    case absl::StatusCode::kAborted: return "Aborted";
-    case absl::StatusCode::kOutOfRange: return "OutOfRange";
-    case absl::StatusCode::kUnimplemented: return "Unimplemented";
-    case absl::StatusCode::kInternal: return "Internal";
-    case absl::StatusCode::kUnavailable: return "Unavailable";
-    case absl::StatusCode::kDataLoss: return "DataLoss";
-    case absl::StatusCode::kUnauthenticated: return "Unauthenticated";
-    default: return "Unknown";
+    case absl::StatusCode::kOk:
+      return "OK";
+    case absl::StatusCode::kCancelled:
+      return "Canceled";
+    case absl::StatusCode::kUnknown:
+      return "Unknown";
+    case absl::StatusCode::kInvalidArgument:
+      return "InvalidArgument";
+    case absl::StatusCode::kDeadlineExceeded:
+      return "DeadlineExceeded";
+    case absl::StatusCode::kNotFound:
+      return "NotFound";
+    case absl::StatusCode::kAlreadyExists:
+      return "AlreadyExists";
+    case absl::StatusCode::kPermissionDenied:
+      return "PermissionDenied";
+    case absl::StatusCode::kResourceExhausted:
+      return "ResourceExhausted";
+    case absl::StatusCode::kFailedPrecondition:
+      return "FailedPrecondition";
+    case absl::StatusCode::kAborted:
+      return "Aborted";
+    case absl::StatusCode::kOutOfRange:
+      return "OutOfRange";
+    case absl::StatusCode::kUnimplemented:
+      return "Unimplemented";
+    case absl::StatusCode::kInternal:
+      return "Internal";
+    case absl::StatusCode::kUnavailable:
+      return "Unavailable";
+    case absl::StatusCode::kDataLoss:
+      return "DataLoss";
+    case absl::StatusCode::kUnauthenticated:
+      return "Unauthenticated";
+    default:
+      return "Unknown";
   }
 }
 
@@ -37,12 +57,15 @@ struct Family {
 };
 
 const Family& provisions() {
-  static const Family family{
-      {"controller_persistentvolumeclaim_provision_total", "Claims that became a volume.", {"class", "source"}},
-      {"controller_persistentvolumeclaim_provision_failed_total", "Tries to make a volume that failed.", {"class", "source"}},
-      {"controller_persistentvolumeclaim_provision_duration_seconds",
-       "From the first try to the PersistentVolume.",
-       {"class", "source"}}};
+  static const Family family{{"controller_persistentvolumeclaim_provision_total",
+                              "Claims that became a volume.",
+                              {"class", "source"}},
+                             {"controller_persistentvolumeclaim_provision_failed_total",
+                              "Tries to make a volume that failed.",
+                              {"class", "source"}},
+                             {"controller_persistentvolumeclaim_provision_duration_seconds",
+                              "From the first try to the PersistentVolume.",
+                              {"class", "source"}}};
   return family;
 }
 
@@ -50,7 +73,9 @@ const Family& deletes() {
   static const Family family{
       {"controller_persistentvolume_delete_total", "Volumes deleted.", {"class"}},
       {"controller_persistentvolume_delete_failed_total", "Tries to delete a volume that failed.", {"class"}},
-      {"controller_persistentvolume_delete_duration_seconds", "From the call to the PersistentVolume's end.", {"class"}}};
+      {"controller_persistentvolume_delete_duration_seconds",
+       "From the call to the PersistentVolume's end.",
+       {"class"}}};
   return family;
 }
 
@@ -58,7 +83,8 @@ const Family& deletes() {
 
 void driver_call(std::string_view csi_driver, std::string_view method, const absl::Status& status,
                  std::chrono::nanoseconds duration) {
-  static const base::Histogram histogram("csi_sidecar_operations_seconds", "Calls of a driver, by method and final code.",
+  static const base::Histogram histogram("csi_sidecar_operations_seconds",
+                                         "Calls of a driver, by method and final code.",
                                          {"driver_name", "method_name", "grpc_status_code", "migrated"});
   histogram.observe(seconds(duration), {csi_driver, method, grpc_code(status.code()), "false"});
 }
@@ -68,14 +94,18 @@ void provision_succeeded(std::string_view storage_class, std::chrono::nanosecond
   provisions().duration.observe(seconds(duration), {storage_class, ""});
 }
 
-void provision_failed(std::string_view storage_class) { provisions().failed.add({storage_class, ""}); }
+void provision_failed(std::string_view storage_class) {
+  provisions().failed.add({storage_class, ""});
+}
 
 void delete_succeeded(std::string_view storage_class, std::chrono::nanoseconds duration) {
   deletes().total.add({storage_class});
   deletes().duration.observe(seconds(duration), {storage_class});
 }
 
-void delete_failed(std::string_view storage_class) { deletes().failed.add({storage_class}); }
+void delete_failed(std::string_view storage_class) {
+  deletes().failed.add({storage_class});
+}
 
 std::chrono::nanoseconds Call::done(const absl::Status& status) const {
   const auto duration = std::chrono::steady_clock::now() - begun_;

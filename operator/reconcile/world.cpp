@@ -21,7 +21,8 @@ std::string backend_of(const std::vector<drivers::Kind>& kinds, const kube::Volu
 
 }  // namespace
 
-World::World(kube::Client& client, kube::EventRecorder& events, const std::vector<drivers::Kind>& kinds, std::string name_space)
+World::World(kube::Client& client, kube::EventRecorder& events, const std::vector<drivers::Kind>& kinds,
+             std::string name_space)
     : client(client),
       events(events),
       kinds(kinds),
@@ -34,12 +35,14 @@ World::World(kube::Client& client, kube::EventRecorder& events, const std::vecto
       nodes(client),
       backend_objects(client),
       storage_nodes(client) {
-  volumes.add_index(kByClaimUid, [](const kube::Volume& volume) { return std::vector<std::string>{volume.claim_uid}; });
+  volumes.add_index(kByClaimUid,
+                    [](const kube::Volume& volume) { return std::vector<std::string>{volume.claim_uid}; });
   volumes.add_index(kByBackend, [this](const kube::Volume& volume) {
     return std::vector<std::string>{backend_of(this->kinds, volume)};
   });
-  attachments.add_index(kByVolume,
-                        [](const kube::Attachment& attachment) { return std::vector<std::string>{attachment.volume_name}; });
+  attachments.add_index(kByVolume, [](const kube::Attachment& attachment) {
+    return std::vector<std::string>{attachment.volume_name};
+  });
   // First of all handlers: whoever is told of a change finds it counted.
   volumes.add_handler([this](const auto& before, const auto& after) {
     const kube::Volume& volume = after != nullptr ? *after : *before;

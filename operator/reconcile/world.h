@@ -14,10 +14,12 @@
 
 namespace collage::reconcile {
 
-// What every controller of the operator looks at and acts through: one client, one set of informers, one table of backends.
-// Made once by the role, before the controllers; outlives them. Informers start after all controllers have put in their handlers.
+// What every controller of the operator looks at and acts through: one client, one set of informers, one
+// table of backends. Made once by the role, before the controllers; outlives them. Informers start after all
+// controllers have put in their handlers.
 struct World {
-  World(kube::Client& client, kube::EventRecorder& events, const std::vector<drivers::Kind>& kinds, std::string name_space);
+  World(kube::Client& client, kube::EventRecorder& events, const std::vector<drivers::Kind>& kinds,
+        std::string name_space);
 
   // Starts all informers and waits until each has its first whole list. Nothing is deleted before that.
   void start(const base::Context& context);
@@ -34,8 +36,8 @@ struct World {
   std::string cluster_id;        // set before the controllers start
 
   engine::Backends backends;
-  engine::Usage usage;    // of volumes that exist: kept by a handler of `volumes`
-  VolumeLocks locks;      // by volume handle
+  engine::Usage usage;  // of volumes that exist: kept by a handler of `volumes`
+  VolumeLocks locks;    // by volume handle
 
   kube::Informer<kube::Claim> claims;
   kube::Informer<kube::Volume> volumes;          // index kByClaimUid, kByBackend
@@ -47,8 +49,9 @@ struct World {
   kube::Informer<kube::StorageNodeObject> storage_nodes;
 
   static constexpr char kByClaimUid[] = "claim-uid";  // of volumes
-  static constexpr char kByBackend[] = "backend";     // of volumes: the first part of the handle, for our drivers only
-  static constexpr char kByVolume[] = "volume";       // of attachments: the PersistentVolume's name
+  static constexpr char kByBackend[] =
+      "backend";  // of volumes: the first part of the handle, for our drivers only
+  static constexpr char kByVolume[] = "volume";  // of attachments: the PersistentVolume's name
 };
 
 }  // namespace collage::reconcile
