@@ -142,6 +142,13 @@ std::vector<std::string> AgentImpl::kinds_wanted() const {
   return {kinds.begin(), kinds.end()};
 }
 
+const drivers::Kind* AgentImpl::find_kind(const std::string& name) const {
+  for (const drivers::Kind& kind : *options_.kinds) {
+    if (kind.info.kind == name) return &kind;
+  }
+  return nullptr;
+}
+
 void AgentImpl::set_kind_state(const NodeStatus::KindState& state) {
   {
     std::lock_guard lock(mutex_);

@@ -101,6 +101,8 @@ class Agent {
 
   // Kinds that must be served now: those of a backend, and those of a volume that the journal holds.
   virtual std::vector<std::string> kinds_wanted() const = 0;
+  // nullptr when this version has no such kind (a journal may hold one).
+  virtual const drivers::Kind* find_kind(const std::string& name) const = 0;
   virtual void set_kind_state(const NodeStatus::KindState& state) = 0;  // told by the registration
   virtual NodeStatus status() const = 0;
   // Called after kinds_wanted() or status() may have changed; must not block. One function: nullptr, or

@@ -50,6 +50,7 @@ class AgentImpl : public Agent {
                                     const std::string& path) override;
   absl::Status recover(const base::Context& context) override;
   std::vector<std::string> kinds_wanted() const override;
+  const drivers::Kind* find_kind(const std::string& name) const override;
   void set_kind_state(const NodeStatus::KindState& state) override;
   NodeStatus status() const override;
   void on_change(std::function<void()> changed) override;
