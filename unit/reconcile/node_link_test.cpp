@@ -1,0 +1,415 @@
+// The operator's side and the node's side of a StorageNode, over one API server.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <latch>
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "base/json.h"
+#include "operator/kube/events.h"
+#include "operator/reconcile/node_agent.h"
+#include "operator/reconcile/storage_node_controller.h"
+#include "operator/reconcile/storage_node_operations.h"
+#include "operator/reconcile/world.h"
+#include "unit/testing/builders.h"
+#include "unit/testing/fake_api_server.h"
+#include "unit/testing/fake_driver.h"
+
+namespace collage::reconcile {
+namespace {
+
+using base::Json;
+using testing::FakeApiServer;
+using testing::FakeDriver;
+
+// The node's side without a kernel: backends are ready as told, calls go to a driver in memory.
+class StandInAgent final : public node::Agent {
+ public:
+  explicit StandInAgent(FakeDriver& driver) : driver_(driver) {}
+
+  void set_backends(std::vector<node::BackendConfig> backends) override {
+    std::lock_guard lock(mutex_);
+    backends_ = std::move(backends);
+    ++told_;
+    if (changed_) changed_();
+  }
+  absl::StatusOr<Json> carry_out(const base::Context& context, const std::string&, drivers::Verb verb,
+                                 const Json& arguments) override {
+    const int running = ++running_;
+    int most = most_.load();
+    while (running > most && !most_.compare_exchange_weak(most, running)) {
+    }
+    auto answer = drivers::carry_out(context, driver_, verb, arguments);
+    --running_;
+    return answer;
+  }
+  absl::Status stage(const base::Context&, const node::StageRequest&) override {
+    return absl::UnimplementedError("");
+  }
+  absl::Status unstage(const base::Context&, const std::string&, const std::string&) override {
+    return absl::UnimplementedError("");
+  }
+  absl::Status publish(const base::Context&, const node::PublishRequest&) override {
+    return absl::UnimplementedError("");
+  }
+  absl::Status unpublish(const base::Context&, const std::string&, const std::string&) override {
+    return absl::UnimplementedError("");
+  }
+  absl::StatusOr<node::VolumeStats> stats(const base::Context&, const std::string&,
+                                          const std::string&) override {
+    return absl::UnimplementedError("");
+  }
+  absl::Status recover(const base::Context&) override { return absl::OkStatus(); }
+  std::vector<std::string> kinds_wanted() const override { return {}; }
+  const drivers::Kind* find_kind(const std::string&) const override { return nullptr; }
+  void set_kind_state(const node::NodeStatus::KindState&) override {}
+  node::NodeStatus status() const override {
+    std::lock_guard lock(mutex_);
+    node::NodeStatus status;
+    for (const auto& backend : backends_) status.backends.push_back({backend.name, true, ""});
+    status.mounts_held = mounts_;
+    return status;
+  }
+  void on_kinds_change(std::function<void()>) override {}
+  void on_change(std::function<void()> changed) override {
+    std::lock_guard lock(mutex_);
+    changed_ = std::move(changed);
+  }
+  void set_mounts(int mounts) {
+    std::function<void()> changed;
+    {
+      std::lock_guard lock(mutex_);
+      mounts_ = mounts;
+      changed = changed_;
+    }
+    changed();
+  }
+  std::vector<node::BackendConfig> backends() const {
+    std::lock_guard lock(mutex_);
+    return backends_;
+  }
+  int told() const {
+    std::lock_guard lock(mutex_);
+    return told_;
+  }
+  int most_at_once() const { return most_; }
+
+ private:
+  FakeDriver& driver_;
+  mutable std::mutex mutex_;
+  std::vector<node::BackendConfig> backends_;
+  std::function<void()> changed_;
+  int mounts_ = 0;
+  int told_ = 0;
+  std::atomic<int> running_ = 0;
+  std::atomic<int> most_ = 0;
+};
+
+class NodeLink : public ::testing::Test {
+ protected:
+  NodeLink() : client_(server_.client()), events_(*client_, "test", "test") {
+    server_.put(testing::a_node("node-a"));
+    server_.put(testing::a_backend("share").kind("fake", {{"size", 1}}));
+  }
+  ~NodeLink() override { stop(); }
+
+  void start_operator() {
+    world_ = std::make_unique<World>(*client_, events_, kinds_, "collage-system");
+    operations_ = std::make_unique<StorageNodeOperations>(*world_);
+    nodes_ = std::make_unique<StorageNodeController>(*world_);
+    world_->start(context_);
+    ASSERT_TRUE(world_->wait_synced(context_).ok());
+    nodes_->start(context_);
+    operations_->start(context_);
+  }
+  void start_node() {
+    link_ = std::make_unique<NodeAgent>(*client_, agent_, kinds_, "node-a", "0.1.0");
+    link_->start(context_);
+  }
+  void stop_operator() {
+    if (operations_) operations_->stop();
+    if (nodes_) nodes_->stop();
+    if (world_) world_->stop();
+    operations_.reset();
+    nodes_.reset();
+    world_.reset();
+  }
+  void stop() {
+    if (link_) link_->stop();
+    link_.reset();
+    stop_operator();
+  }
+  // Both sides run and know each other.
+  void start() {
+    start_operator();
+    start_node();
+    ASSERT_TRUE(server_.wait_until([&] { return operations_->ready_nodes("share").size() == 1; }));
+  }
+  absl::StatusOr<Json> call(drivers::Verb verb, const Json& arguments) {
+    return operations_->run(context_.with_timeout(std::chrono::seconds(10)), "node-a", "share", verb,
+                            arguments);
+  }
+  Json storage_node() const { return server_.get(kube::kStorageNodes, "node-a").value_or(Json()); }
+
+  static std::vector<drivers::Kind> kinds() {
+    auto kind = testing::fake_kind();
+    kind.validate = [](const Json&) { return absl::OkStatus(); };
+    return {kind};
+  }
+
+  FakeApiServer server_;
+  std::unique_ptr<kube::Client> client_;
+  kube::EventRecorder events_;
+  const std::vector<drivers::Kind> kinds_ = kinds();
+  FakeDriver driver_;
+  StandInAgent agent_{driver_};
+  const base::Context context_;
+  std::unique_ptr<World> world_;
+  std::unique_ptr<StorageNodeOperations> operations_;
+  std::unique_ptr<StorageNodeController> nodes_;
+  std::unique_ptr<NodeAgent> link_;
+};
+
+Json create_arguments(const std::string& name) {
+  return {
+      {"name", name},
+      {"requiredBytes", 1 << 20},
+      {"capabilities",
+       Json::array({{{"mode", "Filesystem"}, {"accessMode", "SINGLE_NODE_WRITER"}, {"fsType", "ext4"}}})}};
+}
+
+TEST_F(NodeLink, EveryNodeHasAStorageNodeUntilItIsGoneAndNothingIsAttachedThere) {
+  start_operator();
+  ASSERT_TRUE(server_.wait_until([&] { return server_.get(kube::kStorageNodes, "node-a").has_value(); }));
+  server_.put(testing::an_attachment("volume", "node-a").attached());
+  ASSERT_TRUE(server_.wait_until([&] { return world_->attachments.size() == 1; }));
+  server_.erase(kube::kNodes, "node-a");
+  ASSERT_TRUE(server_.wait_until([&] { return world_->nodes.size() == 0; }));
+  EXPECT_TRUE(server_.get(kube::kStorageNodes, "node-a").has_value());
+  server_.erase(kube::kVolumeAttachments, "csi-volume-node-a");
+  EXPECT_TRUE(server_.wait_until([&] { return !server_.get(kube::kStorageNodes, "node-a").has_value(); }));
+}
+
+TEST_F(NodeLink, ACallIsCarriedOutByTheNodeAndItsResultComesBack) {
+  start();
+  auto made = call(drivers::Verb::kCreate, create_arguments("pvc-1"));
+  ASSERT_TRUE(made.ok()) << made.status();
+  EXPECT_EQ(driver_.volumes().size(), 1u);
+  EXPECT_EQ(base::get_string(*made, "/name"), "pvc-1");
+  auto found = call(drivers::Verb::kFind, {{"name", "pvc-2"}});
+  ASSERT_TRUE(found.ok()) << found.status();
+  EXPECT_TRUE(found->is_null()) << "nothing found is not an error";
+}
+
+TEST_F(NodeLink, TheDriversOwnErrorComesBackWithItsCodeAndMessage) {
+  start();
+  driver_.fail_before(drivers::Verb::kCreate, absl::ResourceExhaustedError("no room: 5 MiB are left"));
+  auto made = call(drivers::Verb::kCreate, create_arguments("pvc-1"));
+  EXPECT_TRUE(absl::IsResourceExhausted(made.status())) << made.status();
+  EXPECT_EQ(made.status().message(), "no room: 5 MiB are left");
+}
+
+TEST_F(NodeLink, OperationsLeaveTheListWhenTheyAreDone) {
+  start();
+  ASSERT_TRUE(call(drivers::Verb::kCreate, create_arguments("pvc-1")).ok());
+  EXPECT_TRUE(server_.wait_until([&] {
+    const Json node = storage_node();
+    const Json* asked = base::find(node, "/spec/operations");
+    const Json* answers = base::find(node, "/status/operations");
+    return (asked == nullptr || asked->empty()) && (answers == nullptr || answers->empty());
+  })) << storage_node();
+}
+
+TEST_F(NodeLink, ManyCallsShareFewWrites) {
+  start();
+  ASSERT_TRUE(call(drivers::Verb::kCreate, create_arguments("warm")).ok());
+  server_.reset_counts();
+  constexpr int kCalls = 200;
+  std::atomic<int> failed = 0;
+  {
+    std::vector<std::jthread> callers;
+    for (int t = 0; t < 40; ++t) {
+      callers.emplace_back([&, t] {
+        for (int i = 0; i < kCalls / 40; ++i) {
+          if (!call(drivers::Verb::kCreate,
+                    create_arguments("pvc-" + std::to_string(t) + "-" + std::to_string(i)))
+                   .ok())
+            ++failed;
+        }
+      });
+    }
+  }
+  EXPECT_EQ(failed, 0);
+  EXPECT_EQ(driver_.volumes().size(), kCalls + 1u);
+  EXPECT_LE(server_.writes("storagenodes"), kCalls / 2) << "at most half a write a call, both sides together";
+  for (const auto& request : server_.requests("patch", "storagenodes")) {
+    const Json patch = base::parse_json(request.body).value_or(Json::object());
+    if (const Json* list = base::find(patch, "/spec/operations")) {
+      EXPECT_LE(list->size(), StorageNodeOperations::kMaxOpen);
+    }
+  }
+}
+
+TEST_F(NodeLink, EqualCallsThatWaitTogetherAreOne) {
+  start();
+  std::latch inside(1), go_on(1);
+  std::atomic<bool> first = true;
+  driver_.before([&](const base::Context&, drivers::Verb verb, const std::string&) {
+    if (verb == drivers::Verb::kCreate && first.exchange(false)) {
+      inside.count_down();
+      go_on.wait();
+    }
+    return absl::OkStatus();
+  });
+  std::atomic<int> fine = 0;
+  std::jthread one([&] { fine += call(drivers::Verb::kCreate, create_arguments("pvc-1")).ok(); });
+  inside.wait();
+  std::jthread two([&] { fine += call(drivers::Verb::kCreate, create_arguments("pvc-1")).ok(); });
+  // The second joins the first whenever it comes; let it come before the first ends.
+  EXPECT_TRUE(server_.wait_until([&] { return true; }));
+  go_on.count_down();
+  one.join();
+  two.join();
+  EXPECT_EQ(fine, 2);
+  EXPECT_EQ(driver_.volumes().size(), 1u);
+}
+
+TEST_F(NodeLink, CallsOnOneVolumeNeverRunAtOnce) {
+  start();
+  std::atomic<int> inside = 0, most = 0;
+  driver_.before([&](const base::Context&, drivers::Verb, const std::string&) {
+    const int now = ++inside;
+    int seen = most.load();
+    while (now > seen && !most.compare_exchange_weak(seen, now)) {
+    }
+    return absl::OkStatus();
+  });
+  driver_.after([&](const base::Context&, drivers::Verb, const std::string&) {
+    --inside;
+    return absl::OkStatus();
+  });
+  {
+    std::vector<std::jthread> callers;
+    for (int i = 0; i < 8; ++i) {
+      callers.emplace_back([&, i] {
+        // Different sizes: different calls on one name.
+        Json arguments = create_arguments("pvc-1");
+        arguments["limitBytes"] = (2 << 20) + i;
+        (void)call(drivers::Verb::kCreate, arguments);
+      });
+    }
+  }
+  EXPECT_EQ(most, 1);
+}
+
+TEST_F(NodeLink, AnOldAnswerIsNeverTakenForANewOne) {
+  start();
+  ASSERT_TRUE(call(drivers::Verb::kCreate, create_arguments("pvc-1")).ok());
+  ASSERT_TRUE(call(drivers::Verb::kRemove, {{"id", "vol-pvc-1"}}).ok());
+  ASSERT_TRUE(call(drivers::Verb::kCreate, create_arguments("pvc-1")).ok());
+  EXPECT_EQ(driver_.volumes().size(), 1u) << "the second create was really carried out";
+}
+
+TEST_F(NodeLink, ANodeWithoutAnAgentOrNotReadyIsSaidSo) {
+  start_operator();
+  ASSERT_TRUE(server_.wait_until([&] { return world_->storage_nodes.size() == 1; }));
+  auto none = call(drivers::Verb::kFind, {{"name", "x"}});
+  EXPECT_TRUE(absl::IsUnavailable(none.status()));
+  EXPECT_THAT(std::string(none.status().message()), ::testing::HasSubstr("node-a runs no Collage agent"));
+  start_node();
+  ASSERT_TRUE(server_.wait_until([&] { return operations_->ready_nodes("share").size() == 1; }));
+  server_.put(testing::a_node("node-a").not_ready());
+  ASSERT_TRUE(server_.wait_until([&] { return operations_->ready_nodes("share").empty(); }));
+  EXPECT_THAT(std::string(call(drivers::Verb::kFind, {{"name", "x"}}).status().message()),
+              ::testing::HasSubstr("not Ready"));
+}
+
+TEST_F(NodeLink, TheNextOperatorDropsWhatNobodyWaitsForAndAsksAnew) {
+  start();
+  std::latch inside(1), go_on(1);
+  std::atomic<bool> first = true;
+  driver_.before([&](const base::Context&, drivers::Verb verb, const std::string&) {
+    if (verb == drivers::Verb::kCreate && first.exchange(false)) {
+      inside.count_down();
+      go_on.wait();
+    }
+    return absl::OkStatus();
+  });
+  std::jthread caller([&] { EXPECT_FALSE(call(drivers::Verb::kCreate, create_arguments("pvc-1")).ok()); });
+  inside.wait();
+  operations_->stop();
+  caller.join();
+  stop_operator();
+  start_operator();
+  ASSERT_TRUE(server_.wait_until([&] { return operations_->ready_nodes("share").size() == 1; }));
+  std::jthread again([&] { EXPECT_TRUE(call(drivers::Verb::kCreate, create_arguments("pvc-1")).ok()); });
+  // The node is still at the first call: the second waits for it.
+  ASSERT_TRUE(server_.wait_until([&] {
+    const Json node = storage_node();
+    const Json* asked = base::find(node, "/spec/operations");
+    return asked != nullptr && asked->size() == 1;
+  }));
+  go_on.count_down();
+  again.join();
+  EXPECT_EQ(driver_.volumes().size(), 1u);
+}
+
+TEST_F(NodeLink, AWriteThatFailsIsTriedAgainAndNothingIsLost) {
+  start();
+  server_.fail_next("patch", "storagenodes", testing::Fault::answer(500, "InternalError"), 2);
+  EXPECT_TRUE(call(drivers::Verb::kCreate, create_arguments("pvc-1")).ok());
+  server_.fail_next("patch", "storagenodes", testing::Fault::drop_after(), 1);
+  EXPECT_TRUE(call(drivers::Verb::kCreate, create_arguments("pvc-2")).ok());
+  EXPECT_EQ(driver_.volumes().size(), 2u);
+}
+
+TEST_F(NodeLink, TheNodeTellsWhatChangesAndNothingElse) {
+  start();
+  ASSERT_TRUE(server_.wait_until([&] {
+    return base::find(storage_node(), "/status/backends/0/capacity") != nullptr;
+  })) << storage_node();
+  server_.reset_counts();
+  agent_.set_mounts(3);
+  ASSERT_TRUE(server_.wait_until([&] { return base::get_int(storage_node(), "/status/mounts/held") == 3; }));
+  agent_.set_mounts(3);
+  agent_.set_mounts(3);
+  EXPECT_EQ(server_.writes("storagenodes"), 1);
+  EXPECT_EQ(base::get_string(storage_node(), "/status/agentVersion"), "0.1.0");
+}
+
+TEST_F(NodeLink, TheNodeReadsBackendsAndItsOwnStorageNodeAndNothingElse) {
+  start_node();
+  server_.put(testing::a_storage_node("node-a"));
+  ASSERT_TRUE(server_.wait_until([&] { return link_->ready().ok(); })) << link_->ready();
+  for (const auto& request : server_.requests()) {
+    EXPECT_TRUE(request.resource == "storagebackends" || request.resource == "storagenodes")
+        << request.verb << " " << request.resource;
+    if (request.resource == "storagenodes" && !request.is_write()) {
+      auto selector = request.query.find("fieldSelector");
+      EXPECT_TRUE(selector != request.query.end() && selector->second == "metadata.name=node-a");
+    }
+    if (request.is_write()) {
+      EXPECT_EQ(request.subresource, "status");
+    }
+  }
+}
+
+TEST_F(NodeLink, ABackendsBlockIsOneObjectAsLongAsItsContentIsTheSame) {
+  start();
+  const auto before = agent_.backends();
+  ASSERT_EQ(before.size(), 1u);
+  server_.update(kube::kStorageBackends, "share", [](Json& object) {
+    object["spec"]["paused"] = true;
+    object["metadata"]["generation"] = 2;
+  });
+  ASSERT_TRUE(server_.wait_until([&] { return agent_.told() >= 2; }));
+  EXPECT_EQ(agent_.backends().front().block, before.front().block)
+      << "or every status change would make a new driver";
+}
+
+}  // namespace
+}  // namespace collage::reconcile
