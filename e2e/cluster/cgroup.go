@@ -104,9 +104,9 @@ func copyCgroupValue(parent, child, file string) error {
 	return os.WriteFile(filepath.Join(child, file), value, 0o644)
 }
 
-// unifiedControllers returns the controllers that a kubelet wants of those the machine has, and which of them are not yet
-// enabled below the root.
-func unifiedControllers(root string) (wanted, missing []string, err error) {
+// unifiedControllers returns the controllers that a kubelet wants of those the machine has, and all that are not enabled
+// below the root: runc enables every one there is.
+func unifiedControllers(root string) (wanted, inactive []string, err error) {
 	available, err := readWords(filepath.Join(root, "cgroup.controllers"))
 	if err != nil {
 		return nil, nil, err
@@ -115,31 +115,30 @@ func unifiedControllers(root string) (wanted, missing []string, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	for _, controller := range []string{"cpu", "cpuset", "hugetlb", "io", "memory", "pids"} {
-		if slices.Contains(available, controller) {
+	for _, controller := range available {
+		if slices.Contains([]string{"cpu", "cpuset", "hugetlb", "io", "memory", "pids"}, controller) {
 			wanted = append(wanted, controller)
-			if !slices.Contains(active, controller) {
-				missing = append(missing, controller)
-			}
+		}
+		if !slices.Contains(active, controller) {
+			inactive = append(inactive, controller)
 		}
 	}
-	return wanted, missing, nil
+	return wanted, inactive, nil
 }
 
 func makeUnifiedCgroups(root, name string, children []string) error {
-	wanted, missing, err := unifiedControllers(root)
+	wanted, _, err := unifiedControllers(root)
 	if err != nil {
 		return err
-	}
-	if err := setControllers(root, "+", missing); err != nil {
-		return fmt.Errorf("enable cgroup controllers %v: %w", missing, err)
 	}
 	top := filepath.Join(root, name)
 	if err := os.MkdirAll(top, 0o755); err != nil {
 		return err
 	}
-	if err := setControllers(top, "+", wanted); err != nil {
-		return fmt.Errorf("enable cgroup controllers %v: %w", wanted, err)
+	for _, folder := range []string{root, top} {
+		if err := setControllers(folder, "+", wanted); err != nil {
+			return fmt.Errorf("enable cgroup controllers %v: %w", wanted, err)
+		}
 	}
 	for _, child := range children {
 		if err := os.MkdirAll(filepath.Join(top, child), 0o755); err != nil {
@@ -213,7 +212,7 @@ func visitCgroups(name string, visit func(path string)) {
 
 // removeCgroups removes the cluster's cgroups, which are empty of processes or about to be: the kernel takes a moment to
 // let go of those that just ended.
-func removeCgroups(name string, enabled []string) error {
+func removeCgroups(name string, inactive []string) error {
 	var last error
 	for range 50 {
 		last = nil
@@ -230,7 +229,7 @@ func removeCgroups(name string, enabled []string) error {
 	if last != nil {
 		return last
 	}
-	for _, controller := range enabled {
+	for _, controller := range inactive {
 		// Somebody else may use the controller by now; the kernel then refuses, rightly.
 		_ = setControllers(cgroupRoot, "-", []string{controller})
 	}

@@ -160,15 +160,15 @@ func TestUnifiedCgroupsEnableWhatIsMissing(t *testing.T) {
 	}
 	write("cgroup.controllers", "cpuset cpu io memory pids rdma misc\n")
 	write("cgroup.subtree_control", "memory pids\n")
-	wanted, missing, err := unifiedControllers(root)
+	wanted, inactive, err := unifiedControllers(root)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := []string{"cpu", "cpuset", "io", "memory", "pids"}; !reflect.DeepEqual(wanted, want) {
+	if want := []string{"cpuset", "cpu", "io", "memory", "pids"}; !reflect.DeepEqual(wanted, want) {
 		t.Errorf("wanted %v", wanted)
 	}
-	if want := []string{"cpu", "cpuset", "io"}; !reflect.DeepEqual(missing, want) {
-		t.Errorf("missing %v", missing)
+	if want := []string{"cpuset", "cpu", "io", "rdma", "misc"}; !reflect.DeepEqual(inactive, want) {
+		t.Errorf("inactive %v", inactive)
 	}
 	if err := makeUnifiedCgroups(root, "collage-unit", []string{systemCgroup, "node-a"}); err != nil {
 		t.Fatal(err)
@@ -177,7 +177,7 @@ func TestUnifiedCgroupsEnableWhatIsMissing(t *testing.T) {
 		t.Error(err)
 	}
 	// A plain file keeps the last write only, which is enough to see that both levels were written.
-	for name, want := range map[string]string{"cgroup.subtree_control": "+io", "collage-unit/cgroup.subtree_control": "+pids"} {
+	for name, want := range map[string]string{"cgroup.subtree_control": "+pids", "collage-unit/cgroup.subtree_control": "+pids"} {
 		if content, _ := os.ReadFile(filepath.Join(root, name)); string(content) != want {
 			t.Errorf("%s: %q, want %q", name, content, want)
 		}

@@ -61,12 +61,12 @@ func (c *Cluster) remove(withFolder bool, say func(string, ...any)) error {
 	if err := c.releaseAllLoops(say); err != nil {
 		return err
 	}
-	var enabled []string
+	var inactive []string
 	s, err := c.readState()
 	if err == nil && s.BootID == bootID() {
-		enabled = s.EnabledControllers
+		inactive = s.InactiveControllers
 	}
-	if err := removeCgroups(c.cgroup(), enabled); err != nil {
+	if err := removeCgroups(c.cgroup(), inactive); err != nil {
 		return err
 	}
 	if withFolder {

@@ -16,11 +16,12 @@ import (
 // made: a crash leaves a note of what may be there, never a thing without a note. The file also marks the folder as a
 // cluster's own, which is what allows Down to remove it.
 type state struct {
-	Name               string   `json:"name"`
-	BootID             string   `json:"bootID"`
-	Supervisor         int      `json:"supervisor"` // process id on the host, 0 before it is started
-	SupervisorStart    string   `json:"supervisorStart"`
-	EnabledControllers []string `json:"enabledControllers,omitempty"`
+	Name            string `json:"name"`
+	BootID          string `json:"bootID"`
+	Supervisor      int    `json:"supervisor"` // process id on the host, 0 before it is started
+	SupervisorStart string `json:"supervisorStart"`
+	// Cgroup v2 controllers that were not enabled at the root before.
+	InactiveControllers []string `json:"inactiveControllers,omitempty"`
 }
 
 const stateFile = "cluster.json"

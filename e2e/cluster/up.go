@@ -84,7 +84,7 @@ func (c *Cluster) prepare(say func(string, ...any)) (CgroupVersion, error) {
 	}
 	s := &state{Name: c.Name, BootID: bootID()}
 	if version == CgroupV2 {
-		if _, s.EnabledControllers, err = unifiedControllers(cgroupRoot); err != nil {
+		if _, s.InactiveControllers, err = unifiedControllers(cgroupRoot); err != nil {
 			return 0, err
 		}
 	}

@@ -73,8 +73,8 @@ make_base() {
   done
   apt-config dump --format '%f "%v";%n' | grep -i '^Acquire::[a-z]*::proxy ' >$work/apt-proxies || true
   set -- "$@" --aptopt="$work/apt-proxies"
-  mmdebstrap --quiet "$@" "$suite" $work/base.tar.new $work/sources.list
-  mv $work/base.tar.new $work/base.tar
+  mmdebstrap --quiet "$@" "$suite" $work/base.new.tar $work/sources.list
+  mv $work/base.new.tar $work/base.tar
 }
 
 base_inputs=$(sha256sum e2e/image/node-packages | cut -d' ' -f1)

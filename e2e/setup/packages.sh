@@ -25,9 +25,9 @@ packages_of() {
 installed() { dpkg-query -W -f '${db:Status-Status}\n' "$1" 2>/dev/null | grep -q '^installed$'; }
 
 # One line for each package and architecture.
-all_installed() { dpkg-query -W -f '${db:Status-Abbrev}${binary:Package}\n' | sed -n 's/^ii *//p' | LC_ALL=C sort; }
+all_installed() { dpkg-query -W -f '${db:Status-Abbrev}${binary:Package}\n' | sed -n 's/^ii *//p' | sort; }
 
-usage() { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 case ${1-} in
   '') usage ;;
   --missing | --remove) ;;
@@ -58,9 +58,10 @@ if [ $mode = remove ]; then
     if installed "$package"; then present="$present $package"; fi
   done <$record
   if [ -n "$present" ]; then
+    architecture=$(dpkg --print-architecture)
     # shellcheck disable=SC2086
     others=$(apt-get -s purge $present | sed -n 's/^\(Remv\|Purg\) \([^ ]*\).*/\2/p' | sort -u | while read -r package; do
-      grep -qE "^$package(:.*)?$" $record || printf ' %s' "$package"
+      grep -qxF -e "$package" -e "$package:$architecture" $record || printf ' %s' "$package"
     done)
     if [ -n "$others" ]; then
       echo "packages: nothing was removed: by now these need some of what was installed:$others" >&2
@@ -77,6 +78,7 @@ fi
 
 missing=
 for set in "$@"; do
+  packages_of "$set" >/dev/null
   for package in $(packages_of "$set"); do
     case " $missing " in *" $package "*) continue ;; esac
     installed "$package" || missing="$missing $package"
@@ -97,22 +99,26 @@ if [ "$(id -u)" != 0 ]; then
   exit 1
 fi
 
-# A package that holds a daemon would start it. Debian's way to say no is policy-rc.d.
+mkdir -p build/e2e
+before=build/e2e/.packages-before.$$
 policy=/usr/sbin/policy-rc.d
 made_policy=
-cleanup() { [ -z "$made_policy" ] || rm -f $policy; }
-trap cleanup EXIT
+finish() {
+  # What was installed is recorded however this ends.
+  all_installed | comm -13 $before - >>$record
+  sort -u -o $record $record
+  rm -f $before
+  [ -z "$made_policy" ] || rm -f $policy
+}
+all_installed >$before
+trap finish EXIT
 trap 'exit 130' INT TERM
+# A package that holds a daemon would start it. Debian's way to say no is policy-rc.d.
 if [ ! -e $policy ]; then
   made_policy=yes
   printf '#!/bin/sh\nexit 101\n' >$policy
   chmod 755 $policy
 fi
-
-mkdir -p build/e2e
-before=build/e2e/.packages-before.$$
-all_installed >$before
-trap 'cleanup; rm -f $before' EXIT
 
 can_install() {
   # shellcheck disable=SC2086
@@ -125,16 +131,18 @@ if ! fresh_lists || ! can_install; then
   apt-get -q -o Acquire::Retries=3 update
 fi
 echo "packages: installing $missing"
-record_new() {
-  all_installed | LC_ALL=C comm -13 $before - >>$record
-  LC_ALL=C sort -u -o $record $record
-}
+log=build/e2e/packages.log
 # shellcheck disable=SC2086
-if ! apt-get -q -o Acquire::Retries=3 -o Dpkg::Use-Pty=0 install -y --no-install-recommends $missing; then
-  record_new
-  echo "packages: the installation failed" >&2
-  echo "  remedy: see apt's messages above; /etc/apt must name a Debian 12 (bookworm) archive that this machine reaches" >&2
+{ apt-get -q -o Acquire::Retries=3 -o Dpkg::Use-Pty=0 install -y --no-install-recommends $missing 2>&1 && echo "installed all"; } |
+  tee $log | awk '
+    / newly installed/ { match($0, /[0-9]+ newly/); all = substr($0, RSTART, RLENGTH - 6) }
+    /^(Need to get|Fetched)/ { print "packages: " $0; fflush() }
+    /^Unpacking / && ++unpacked % 25 == 0 { print "packages: unpacked " unpacked " of " all; fflush() }
+    /^Setting up / && ++ready % 25 == 0 { print "packages: set up " ready " of " all; fflush() }'
+if [ "$(tail -n 1 $log)" != "installed all" ]; then
+  tail -n 20 $log >&2
+  echo "packages: the installation failed; all that apt said is in $log" >&2
+  echo "  remedy: /etc/apt must name a Debian 12 (bookworm) archive that this machine reaches" >&2
   exit 1
 fi
-record_new
 echo "packages: done; 'sh e2e/setup/packages.sh --remove' takes away again what was installed"
