@@ -135,6 +135,7 @@ absl::Status Intents::State::wait(std::unique_lock<std::mutex>& lock, const base
                                   Waiter& waiter) {
   waiters_.push_back(&waiter);
   admit();
+  finish_durable();
   wake();
   {
     const std::stop_callback stopped(context.stop(), [done = waiter.done]() mutable { done.request_stop(); });
@@ -191,7 +192,7 @@ bool Intents::State::surely_durable(const std::string& key, const std::string& v
 void Intents::State::finish_durable() {
   for (Waiter* waiter : waiters_) {
     if (waiter->result) continue;
-    if (waiter->is_flush() ? !uncertain_ && open_ == durable_
+    if (waiter->is_flush() ? !attempt_ && open_ == durable_
                            : waiter->admitted && surely_durable(waiter->key, waiter->value)) {
       finish(*waiter, absl::OkStatus());
     }
@@ -258,8 +259,7 @@ absl::Status Intents::State::flush(const base::Context& context) {
   std::unique_lock lock(mutex_);
   if (!loaded_) return absl::OkStatus();
   COLLAGE_RETURN_IF_ERROR(usable());
-  if (!uncertain_ && !attempt_ && open_ == durable_) return absl::OkStatus();
-  Waiter waiter;
+    Waiter waiter;
   return base::annotate(wait(lock, context, waiter), absl::StrCat("write the intents of backend ", backend_));
 }
 

@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "absl/status/status.h"
-#include "absl/strings/match.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/status.h"
@@ -36,6 +36,17 @@ std::optional<std::pair<std::string, std::string>> split(const std::string& text
   const size_t slash = text.find('/');
   if (slash == 0 || slash == std::string::npos) return std::nullopt;
   return std::pair(text.substr(0, slash), text.substr(slash + 1));
+}
+
+// As a word of its own: "b" is not in "disk trouble".
+bool names(const std::string& text, const std::string& node) {
+  const auto in_name = [&](size_t at) {
+    return at < text.size() && (absl::ascii_isalnum(text[at]) || text[at] == '-');
+  };
+  for (size_t at = text.find(node); at != std::string::npos; at = text.find(node, at + 1)) {
+    if (!(at > 0 && in_name(at - 1)) && !in_name(at + node.size())) return true;
+  }
+  return false;
 }
 
 // Immutable but for `choice_`; thread safe.
@@ -124,7 +135,7 @@ absl::StatusOr<Json> NodeProxy::run(const Context& context, const std::string& n
                                     const std::string& volume, Verb verb, const Json& arguments) {
   absl::StatusOr<Json> result = nodes_.run(context, node, backend_, verb, arguments);
   choice_.ended(node, volume, result.status());
-  if (result.ok() || absl::StrContains(result.status().message(), node)) return result;
+  if (result.ok() || names(std::string(result.status().message()), node)) return result;
   return base::annotate(result.status(), "node " + node);
 }
 

@@ -8,7 +8,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
 #include "operator/engine/node_operations.h"
 
 namespace collage::testing {
@@ -51,25 +50,9 @@ class FakeNodes final : public engine::NodeOperations {
     for (const auto& [name, node] : nodes_) names.push_back(name);
     return names;
   }
-  absl::StatusOr<base::Json> run(const base::Context& context, const std::string& node, const std::string&,
-                                 drivers::Verb verb, const base::Json& arguments) override {
-    std::shared_ptr<drivers::Driver> driver;
-    {
-      std::lock_guard lock(mutex_);
-      calls_.push_back({node, verb});
-      const auto found = nodes_.find(node);
-      if (found == nodes_.end()) return absl::UnavailableError(absl::StrCat("node ", node, " runs no agent"));
-      driver = found->second.driver;
-    }
-    if (before_) {
-      if (absl::Status status = before_(node, verb); !status.ok()) return status;
-    }
-    absl::StatusOr<base::Json> result = drivers::carry_out(context, *driver, verb, arguments);
-    if (after_) {
-      if (absl::Status status = after_(node, verb); !status.ok()) return status;
-    }
-    return result;
-  }
+  absl::StatusOr<base::Json> run(const base::Context& context, const std::string& node,
+                                 const std::string& backend, drivers::Verb verb,
+                                 const base::Json& arguments) override;
 
   // The nodes asked, in order.
   std::vector<std::string> asked(drivers::Verb verb) const {
