@@ -66,7 +66,7 @@ class LocalDriver : public Driver, private CapacityReporter {
     COLLAGE_RETURN_IF_ERROR(directory_.check(Need::kWrite));
     return store_.remove(context, *name, [&](const std::string& path) -> absl::Status {
       // Nothing detaches a local volume, so this is the only sign that a pod still has it.
-      const std::string device = loop_device_below(path, "/sys");
+      const std::string device = loop_device_of(path);
       if (device.empty()) return absl::OkStatus();
       return absl::FailedPreconditionError(
           absl::StrCat("volume ", volume_id, " is in use by ", device, " on ", directory_.node()));

@@ -1,13 +1,18 @@
 #include "drivers/local/local_driver.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/loop.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "absl/cleanup/cleanup.h"
+#include "base/files.h"
 #include "drivers/local/loop_use.h"
 #include "unit/drivers/scratch.h"
 #include "unit/drivers/storage.h"
@@ -140,20 +145,57 @@ TEST_F(LocalDriverTest, ProbeTidiesUp) {
   EXPECT_FALSE(std::filesystem::exists(scratch_ / ".removing-pvc-9"));
 }
 
-TEST(LoopUse, FindsTheDeviceOfAVolumeAndNoOther) {
-  testing::TempDir sysfs;
-  const auto device = [&](const std::string& name, const std::string& file) {
-    std::filesystem::create_directories(sysfs / ("block/" + name + "/loop"));
-    if (!file.empty()) std::ofstream(sysfs / ("block/" + name + "/loop/backing_file")) << file << "\n";
-  };
+class LoopUse : public ::testing::Test {
+ protected:
+  void device(const std::string& name, const std::string& file) {
+    std::filesystem::create_directories(sysfs_ / (name + "/loop"));
+    if (!file.empty()) std::ofstream(sysfs_ / (name + "/loop/backing_file")) << file << "\n";
+  }
+
+  testing::TempDir sysfs_;
+  testing::TempDir dev_;
+  const LoopPaths paths_{.block = sysfs_.path(), .dev = dev_.path()};
+};
+
+TEST_F(LoopUse, FindsTheDeviceOfAVolumeAndNoOther) {
   device("loop0", "");
   device("loop1", "/volumes/pvc-10/image.0");
   device("loop7", "/volumes/pvc-1/image.0");
+  device("loop8", "/volumes/pvc-3/image.0.bak");
   device("sda", "/volumes/pvc-2/image.0");
-  EXPECT_EQ(loop_device_below("/volumes/pvc-1", sysfs.path()), "/dev/loop7");
-  EXPECT_EQ(loop_device_below("/volumes/pvc-10", sysfs.path()), "/dev/loop1");
-  EXPECT_EQ(loop_device_below("/volumes/pvc-2", sysfs.path()), "");
-  EXPECT_EQ(loop_device_below("/volumes/pvc-1", sysfs / "none"), "");
+  EXPECT_EQ(loop_device_of("/volumes/pvc-1", paths_), dev_ / "loop7");
+  EXPECT_EQ(loop_device_of("/volumes/pvc-10", paths_), dev_ / "loop1");
+  EXPECT_EQ(loop_device_of("/volumes/pvc-2", paths_), "");
+  EXPECT_EQ(loop_device_of("/volumes/pvc-3", paths_), "");
+  EXPECT_EQ(loop_device_of("/volumes/0", paths_), "");
+  EXPECT_EQ(loop_device_of("/volumes/pvc-1", {.block = sysfs_ / "none"}), "");
+}
+
+TEST_F(LoopUse, APathThatLostItsFirstPartCountsAsInUse) {
+  device("loop7", "/pvc-1/image.0");
+  EXPECT_EQ(loop_device_of("/volumes/pvc-1", paths_), dev_ / "loop7");
+}
+
+// With a device of the kernel: as the same file under another path, and as another file of the same name.
+TEST_F(LoopUse, TheFileItselfIsCompared) {
+  std::filesystem::create_directories(dev_ / "a/pvc-1");
+  std::filesystem::create_directories(dev_ / "b/pvc-1");
+  for (const char* side : {"a", "b"}) {
+    std::ofstream(dev_ / (std::string(side) + "/pvc-1/image.0")) << std::string(1 << 20, 'x');
+  }
+  base::UniqueFd control(open("/dev/loop-control", O_RDWR | O_CLOEXEC));
+  const int number = control ? ioctl(control.get(), LOOP_CTL_GET_FREE) : -1;
+  if (number < 0) GTEST_SKIP() << "no loop devices here";
+  const std::string name = "loop" + std::to_string(number);
+  base::UniqueFd loop(open(("/dev/" + name).c_str(), O_RDONLY | O_CLOEXEC));
+  base::UniqueFd image(open((dev_ / "a/pvc-1/image.0").c_str(), O_RDONLY | O_CLOEXEC));
+  if (!loop || ioctl(loop.get(), LOOP_SET_FD, image.get()) != 0) GTEST_SKIP() << "no loop devices here";
+  absl::Cleanup clear = [&] { ioctl(loop.get(), LOOP_CLR_FD, 0); };
+  device(name, "/pvc-1/image.0");
+  const LoopPaths paths{.block = sysfs_.path(), .dev = "/dev"};
+  EXPECT_EQ(loop_device_of(dev_ / "a/pvc-1", paths), "/dev/" + name);
+  EXPECT_EQ(loop_device_of(dev_ / "b/pvc-1", paths), "");
+  EXPECT_EQ(loop_device_of(dev_ / "a/pvc-1"), "/dev/" + name) << "as the kernel shows it";
 }
 
 }  // namespace
