@@ -149,9 +149,8 @@ class Reflector {
   void pause(std::string_view what, const absl::Status& status) {
     if (!context_.status().ok()) return;
     const auto delay = backoff_.next();
-    // One short break is the daily life of a watch; only what goes on is worth a line by default.
-    const auto level =
-        backoff_.failures() > 1 || !status.ok() ? base::log::Level::kWarning : base::log::Level::kDebug;
+    // One break is the daily life of a watch; what goes on is a warning.
+    const auto level = backoff_.failures() > 1 ? base::log::Level::kWarning : base::log::Level::kInfo;
     base::log::write(level, context_, what, {{"error", status}, {"retry_ms", delay.count()}});
     (void)context_.sleep_for(delay);
   }
