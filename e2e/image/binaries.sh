@@ -20,7 +20,10 @@ fi
 
 rm -rf "$out"
 mkdir -p "$out"
-cp "$bin/collage" "$bin/collage-mount" "$out/"
+for program in collage collage-mount; do
+  # The debug information stays with the build. Without binutils the image is larger, nothing else.
+  strip --strip-debug -o "$out/$program" "$bin/$program" 2>/dev/null || cp "$bin/$program" "$out/$program"
+done
 chmod 755 "$out/collage" "$out/collage-mount"
 lay_out() {
   root=$1
