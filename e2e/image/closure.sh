@@ -16,14 +16,19 @@ done
 # The path with its folder's links resolved, its own last component kept.
 canonical() { echo "$(cd "$(dirname "$1")" && pwd -P)/$(basename "$1")"; }
 
-note_package() {
-  # Packages know their files by the name from before /usr was merged.
-  for name in "$1" "${1#/usr}"; do
-    package=$(dpkg-query -S "$name" 2>/dev/null | sed -n -e '/^diversion /d' -e 's/[:,].*//p' | head -n 1)
-    [ -n "$package" ] || continue
-    [ -e "$root/var/lib/dpkg/status.d/$package" ] || dpkg-query -s "$package" >"$root/var/lib/dpkg/status.d/$package"
-    return
-  done
+# Files whose packages are to be noted, both by their name and by that from before /usr was merged, which packages know.
+files=$(mktemp)
+trap 'rm -f "$files"' EXIT
+remember() { printf '%s\n%s\n' "$1" "${1#/usr}" >>"$files"; }
+
+note_packages() {
+  packages=$(xargs dpkg-query -S <"$files" 2>/dev/null | sed -n -e '/^diversion /d' -e 's/[:,].*//p' | sort -u)
+  [ -n "$packages" ] || return 0
+  # shellcheck disable=SC2086
+  dpkg-query -s $packages | awk -v folder="$root/var/lib/dpkg/status.d" '
+    /^Package: / { file = folder "/" $2 }
+    file && NF { print >file }
+    !NF { if (file) close(file); file = "" }'
 }
 
 add() {
@@ -31,7 +36,7 @@ add() {
   [ ! -e "$root$path" ] || return 0
   mkdir -p "$root$(dirname "$path")"
   cp -pd "$path" "$root$path"
-  note_package "$path"
+  remember "$path"
   if [ -L "$path" ]; then
     target=$(readlink "$path")
     case $target in /*) add "$target" ;; *) add "$(dirname "$path")/$target" ;; esac
@@ -44,7 +49,7 @@ add_library() {
   [ ! -e "$root$path" ] || return 0
   mkdir -p "$root$(dirname "$path")"
   cp -pL "$path" "$root$path"
-  note_package "$path"
+  remember "$path"
 }
 
 for file in "$@"; do
@@ -63,3 +68,4 @@ for file in "$@"; do
     add_library "$library"
   done
 done
+note_packages
