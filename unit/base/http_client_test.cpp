@@ -29,7 +29,9 @@ using testing::TestCa;
 // As in main: few threads, so that a caller that blocked one would be noticed.
 class FewThreads : public ::testing::Environment {
  public:
-  void SetUp() override { init_http_client(4); }
+  void SetUp() override {
+    if (!TestChild::inside()) init_http_client(4);
+  }
 };
 const auto* const few_threads = ::testing::AddGlobalTestEnvironment(new FewThreads);
 
@@ -51,7 +53,7 @@ EVP_PKEY* key_of(const std::string& pem) {
 class TestServer {
  public:
   explicit TestServer(std::unique_ptr<httplib::Server> server) : server_(std::move(server)) {
-    server_->new_task_queue = [] { return new httplib::ThreadPool(48); };
+    server_->new_task_queue = [] { return new httplib::ThreadPool(160); };
     server_->set_keep_alive_max_count(1'000'000);
     server_->set_tcp_nodelay(true);
   }

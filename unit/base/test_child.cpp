@@ -14,6 +14,7 @@ namespace collage::base {
 namespace {
 
 constexpr char kPrefix[] = "child: ";
+constexpr char kMark[] = "COLLAGE_TEST_CHILD";
 
 }  // namespace
 
@@ -26,7 +27,7 @@ TestChild::TestChild(const std::string& test, const std::map<std::string, std::s
   posix_spawn_file_actions_addclosefrom_np(&actions, 3);
   std::vector<std::string> arguments = {"/proc/self/exe", "--gtest_filter=" + test,
                                         "--gtest_also_run_disabled_tests", "--gtest_color=no"};
-  std::vector<std::string> variables = {"PATH=/usr/bin:/bin"};
+  std::vector<std::string> variables = {"PATH=/usr/bin:/bin", std::string(kMark) + "=1"};
   for (const auto& [key, value] : environment) variables.push_back(key + "=" + value);
   std::vector<char*> argv, envp;
   for (std::string& argument : arguments) argv.push_back(argument.data());
@@ -72,6 +73,10 @@ int TestChild::wait() {
   waitpid(pid_, &status, 0);
   pid_ = -1;
   return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+bool TestChild::inside() {
+  return getenv(kMark) != nullptr;
 }
 
 void TestChild::say(const std::string& line) {

@@ -23,6 +23,8 @@ class TestChild {
   // Waits for its end: the exit code, or 128 + signal.
   int wait();
 
+  // True in the child, which must start without threads.
+  static bool inside();
   // In the child.
   static void say(const std::string& line);
 
