@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -180,6 +181,54 @@ TEST(Subprocess, ADescendantThatLeftTheGroupIsNotWaitedFor) {
   EXPECT_EQ(result.exit_code, 0);
   const auto pid = static_cast<pid_t>(std::stol(result.output));
   kill(pid, SIGKILL);
+}
+
+// A group of processes that can be frozen: such a process does not even end when killed, like one that waits
+// for a dead NFS server. Needs root and the freezer of cgroup v1.
+class Freezer {
+ public:
+  Freezer() : path_("/sys/fs/cgroup/freezer/collage-test-" + std::to_string(getpid())) {
+    usable_ = mkdir(path_.c_str(), 0700) == 0 && exists(path_ + "/freezer.state");
+  }
+  ~Freezer() {
+    if (usable_) set("THAWED");
+    rmdir(path_.c_str());
+  }
+  bool usable() const { return usable_; }
+  std::string procs() const { return path_ + "/cgroup.procs"; }
+  void set(const std::string& state) {
+    const UniqueFd fd(open((path_ + "/freezer.state").c_str(), O_WRONLY | O_CLOEXEC));
+    ASSERT_EQ(write(fd.get(), state.data(), state.size()), static_cast<ssize_t>(state.size()));
+    while (*read_file(path_ + "/freezer.state") != state + "\n") std::this_thread::yield();
+  }
+
+ private:
+  std::string path_;
+  bool usable_ = false;
+};
+
+TEST(Subprocess, AChildThatEvenKillDoesNotEndIsAbandonedAndReapedLater) {
+  Freezer freezer;
+  if (!freezer.usable()) GTEST_SKIP() << "needs root and the cgroup v1 freezer";
+  TempDir dir;
+  std::stop_source stop;
+  auto result = std::async(std::launch::async, [&] {
+    return run_command(Context(stop.get_token()),
+                       shell("echo $$ > " + freezer.procs() + "; echo $$ > " + (dir / "pid.tmp") + "; mv " +
+                             (dir / "pid.tmp") + " " + (dir / "pid") + "; exec sleep 300"));
+  });
+  while (!exists(dir / "pid")) std::this_thread::yield();
+  freezer.set("FROZEN");
+  stop.request_stop();
+  const absl::Status status = result.get().status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kCancelled);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("abandoned, since it does not even end when killed"));
+  EXPECT_EQ(abandoned_children(), 1);
+  // Others go on meanwhile.
+  EXPECT_EQ(run(shell("echo on")).output, "on\n");
+  freezer.set("THAWED");
+  EXPECT_TRUE(gone(static_cast<pid_t>(std::stol(*read_file(dir / "pid")))));
+  while (abandoned_children() > 0) std::this_thread::yield();
 }
 
 TEST(Subprocess, ManyAtOnce) {
