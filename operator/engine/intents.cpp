@@ -1,38 +1,18 @@
-#include "operator/engine/intents.h"
-
 #include <algorithm>
-#include <condition_variable>
-#include <list>
-#include <mutex>
 #include <optional>
 #include <stop_token>
-#include <string_view>
-#include <thread>
 #include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
-#include "base/log.h"
 #include "base/status.h"
+#include "operator/engine/intents_state.h"
 
-// One thread writes; callers wait for it.
-//
-//   begin() --+                                  +--> saved: `durable_` is what was written, callers go on
-//   end() ----+--> `open_` (what should be) --> save
-//   flush() --+      ^                           +--> failed, perhaps written: load; ours? go on. Another's?
-//   fenced
-//                    |                           +--> ABORTED: fenced until load()
-//                    +-- load()
-//
-// Crash windows: killed before the save, nothing was begun, since begin() had not returned; killed after it,
-// the entry is found by the next process; killed after end() and before the next save, the entry is found,
-// and so is the volume's object.
+// What callers do; what the writer does is in intents_writer.cpp.
 namespace collage::engine {
 namespace {
 
 using Entries = std::map<std::string, std::string>;
-
-constexpr std::chrono::seconds kWriteTimeout(30);
 
 bool holds(const Entries& entries, const std::string& key, const std::string& value) {
   const auto found = entries.find(key);
@@ -56,65 +36,6 @@ absl::Status check(const std::string& key, const std::string& value) {
 }
 
 }  // namespace
-
-struct Intents::State {
-  // Somebody who waits: for an entry to be durable, or (no key) for everything pending to be written.
-  struct Waiter {
-    std::string key, value;
-    std::optional<std::string> before;  // what was open under the key when it was admitted
-    bool admitted = false;              // there was room: the entry is in open_
-    bool in_batch = false;              // the write under way holds it
-    std::optional<absl::Status> result;
-    std::stop_source done;  // ends its sleep
-    bool is_flush() const { return key.empty(); }
-  };
-
-  State(IntentStore& store, std::string backend, const base::Clock& clock)
-      : store_(store), backend_(std::move(backend)), clock_(clock) {}
-
-  absl::Status load(const base::Context& context);
-  absl::Status begin(const base::Context& context, const std::string& key, const std::string& value);
-  void end(const std::string& key);
-  absl::Status flush(const base::Context& context);
-
-  // With mutex_ held.
-  absl::Status usable() const;
-  bool surely_durable(const std::string& key, const std::string& value) const;
-  absl::Status wait(std::unique_lock<std::mutex>& lock, const base::Context& context, Waiter& waiter);
-  void admit();
-  void retract(const Waiter& waiter);
-  void finish(Waiter& waiter, absl::Status status);
-  void finish_durable();
-  void wake();
-  void removal_pending();
-  std::optional<base::Clock::Monotonic> next_due() const;
-  void settle(IntentStore::Snapshot snapshot);
-  void failed(const absl::Status& status);
-  void fence();
-
-  void run(std::stop_token stop);
-  void write_once(std::stop_token stop);
-
-  IntentStore& store_;
-  const std::string backend_;
-  const base::Clock& clock_;
-
-  std::mutex io_mutex_;  // held over a call of store_; taken before mutex_
-  std::mutex mutex_;
-  bool loaded_ = false;
-  bool fenced_ = false;
-  bool uncertain_ = false;          // a write failed that may have been done all the same
-  Entries open_;                    // what should be stored
-  Entries durable_;                 // what was stored last for certain
-  std::string version_;             // of durable_
-  std::optional<Entries> attempt_;  // of the write under way, or of the one whose outcome is not known
-  std::list<Waiter*> waiters_;      // first come, first admitted
-  std::optional<base::Clock::Monotonic> flush_at_;  // finished keys leave then, if no other write takes them
-  base::Clock::Monotonic next_write_ = base::Clock::Monotonic::min();
-  std::condition_variable_any changed_;
-  std::stop_source nap_;  // ends the writer's sleep
-  std::jthread thread_;   // last: it uses all of the above
-};
 
 absl::Status Intents::State::usable() const {
   if (!loaded_) {
@@ -259,114 +180,8 @@ absl::Status Intents::State::flush(const base::Context& context) {
   std::unique_lock lock(mutex_);
   if (!loaded_) return absl::OkStatus();
   COLLAGE_RETURN_IF_ERROR(usable());
-    Waiter waiter;
+  Waiter waiter;
   return base::annotate(wait(lock, context, waiter), absl::StrCat("write the intents of backend ", backend_));
-}
-
-// ---- What the writer does
-
-// When the next write is due; nothing when there is none to make.
-std::optional<base::Clock::Monotonic> Intents::State::next_due() const {
-  if (!usable().ok()) return std::nullopt;
-  const bool awaited = std::any_of(waiters_.begin(), waiters_.end(), [](const Waiter* waiter) {
-    return !waiter->result && (waiter->is_flush() || waiter->admitted);
-  });
-  if (awaited) return next_write_;
-  if (flush_at_) return std::max(*flush_at_, next_write_);
-  return std::nullopt;
-}
-
-void Intents::State::run(std::stop_token stop) {
-  std::unique_lock lock(mutex_);
-  while (!stop.stop_requested()) {
-    const auto due = next_due();
-    if (!due) {
-      changed_.wait(lock, stop, [&] { return next_due().has_value(); });
-      continue;
-    }
-    if (*due > clock_.now()) {
-      nap_ = std::stop_source();
-      std::stop_source nap = nap_;
-      lock.unlock();
-      {
-        const std::stop_callback stopped(stop, [&nap] { nap.request_stop(); });
-        clock_.sleep_until(nap.get_token(), *due);
-      }
-      lock.lock();
-      continue;
-    }
-    lock.unlock();
-    write_once(stop);
-    lock.lock();
-  }
-}
-
-void Intents::State::write_once(std::stop_token stop) {
-  std::lock_guard io(io_mutex_);
-  const base::Context context =
-      base::Context(std::move(stop), clock_).with_timeout(kWriteTimeout).with_field("backend", backend_);
-  std::unique_lock lock(mutex_);
-  if (!usable().ok()) return;
-  next_write_ = clock_.now() + kWriteInterval;
-  flush_at_.reset();
-  if (uncertain_) {
-    lock.unlock();
-    absl::StatusOr<IntentStore::Snapshot> snapshot = store_.load(context, backend_);
-    lock.lock();
-    for (Waiter* waiter : waiters_) waiter->in_batch = true;
-    if (!snapshot.ok()) return failed(snapshot.status());
-    settle(*std::move(snapshot));
-    if (fenced_) return;
-  }
-  if (open_ == durable_) return finish_durable();
-  Entries batch = open_;
-  attempt_ = batch;
-  for (Waiter* waiter : waiters_) waiter->in_batch = waiter->is_flush() || waiter->admitted;
-  const std::string version = version_;
-  lock.unlock();
-  absl::StatusOr<std::string> saved = store_.save(context, backend_, batch, version);
-  lock.lock();
-  if (!saved.ok()) return failed(saved.status());
-  durable_ = std::move(batch);
-  version_ = *std::move(saved);
-  attempt_.reset();
-  for (Waiter* waiter : waiters_) {
-    if (waiter->is_flush() && waiter->in_batch && !waiter->result) finish(*waiter, absl::OkStatus());
-  }
-  finish_durable();
-}
-
-// The last write failed, and may have been done: what is stored tells. Only this process knows what it tried
-// to write, so the same entries under another version are its own.
-void Intents::State::settle(IntentStore::Snapshot snapshot) {
-  if (snapshot.version != version_) {
-    if (snapshot.entries != attempt_) return fence();
-    durable_ = std::move(snapshot.entries);
-    version_ = std::move(snapshot.version);
-  }
-  attempt_.reset();
-  uncertain_ = false;
-  finish_durable();
-}
-
-void Intents::State::fence() {
-  fenced_ = true;
-  attempt_.reset();
-  uncertain_ = false;
-  for (Waiter* waiter : waiters_) {
-    if (!waiter->result) finish(*waiter, usable());
-  }
-}
-
-void Intents::State::failed(const absl::Status& status) {
-  base::log::warning(base::Context(), "intents not written", {{"backend", backend_}, {"error", status}});
-  if (absl::IsAborted(status)) return fence();
-  uncertain_ = attempt_.has_value();
-  for (Waiter* waiter : waiters_) {
-    if (waiter->in_batch && !waiter->result) finish(*waiter, status);
-  }
-  // Nobody may be waiting for what is left.
-  flush_at_ = clock_.now() + kFlushAfter;
 }
 
 // ---- The public face

@@ -10,7 +10,8 @@
 #include "absl/status/statusor.h"
 #include "base/context.h"
 
-// "This create has begun", durably, before the provider is called: a process killed at any instant leaks no volume.
+// "This create has begun", durably, before the provider is called: a process killed at any instant leaks no
+// volume.
 namespace collage::engine {
 
 // Where intents are kept: a ConfigMap a backend on Kubernetes, a file elsewhere.
@@ -22,14 +23,15 @@ class IntentStore {
   };
   virtual ~IntentStore() = default;
   virtual absl::StatusOr<Snapshot> load(const base::Context& context, const std::string& backend) = 0;
-  // Writes all entries if the stored version is still `version`; answers the new one. ABORTED when somebody else wrote (this
-  // process leads no more, or must load again).
+  // Writes all entries if the stored version is still `version`; answers the new one. ABORTED when somebody
+  // else wrote (this process leads no more, or must load again).
   virtual absl::StatusOr<std::string> save(const base::Context& context, const std::string& backend,
-                                           const std::map<std::string, std::string>& entries, const std::string& version) = 0;
+                                           const std::map<std::string, std::string>& entries,
+                                           const std::string& version) = 0;
 };
 
-// The intents of one backend, by group commit: one write in flight; at once when idle; under load at most 20 writes a second, each
-// taking all that came meanwhile. Finished keys leave with the next write. Thread safe.
+// The intents of one backend, by group commit: one write in flight; at once when idle; under load at most 20
+// writes a second, each taking all that came meanwhile. Finished keys leave with the next write. Thread safe.
 class Intents {
  public:
   static constexpr size_t kMaxEntries = 1000;
@@ -45,10 +47,11 @@ class Intents {
   bool loaded() const;
   std::map<std::string, std::string> open() const;
 
-  // Returns when the intent is durable (at once when the same key and value is durable already). When full: waits for room.
+  // Returns when the intent is durable (at once when the same key and value is durable already). When full:
+  // waits for room.
   absl::Status begin(const base::Context& context, const std::string& key, const std::string& value);
-  // The volume object exists, or it is certain that there is no volume. Returns at once; gone with the next write, or after
-  // `flush_after` of idleness.
+  // The volume object exists, or it is certain that there is no volume. Returns at once; gone with the next
+  // write, or after `flush_after` of idleness.
   void end(const std::string& key);
   // Writes what is pending. At shutdown.
   absl::Status flush(const base::Context& context);
