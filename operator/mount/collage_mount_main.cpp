@@ -3,11 +3,13 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <exception>
 #include <iostream>
 #include <iterator>
 #include <string>
+#include <thread>
 
 #include "base/status.h"
 #include "operator/mount/helper/helper.h"
@@ -32,13 +34,20 @@ constexpr Verb kVerbs[] = {
     {"inspect", collage::mount::helper::inspect},
 };
 
+constexpr int kLockTries = 100;
+constexpr auto kLockPoll = std::chrono::milliseconds(10);
+
 // Held until this process and all that it started have ended, even where the kernel does not let them end: so
 // at most one of them hangs for a volume. Not close-on-exec: mkfs keeps it too.
 absl::Status take_lock(const std::string& path) {
   if (path.empty()) return absl::OkStatus();
   const int fd = ::open(path.c_str(), O_RDWR | O_CREAT, 0600);
   if (fd < 0) return collage::mount::helper::errno_status(errno, "open " + path);
-  if (::flock(fd, LOCK_EX | LOCK_NB) == 0) return absl::OkStatus();
+  // What was killed a moment ago may still be on its way out.
+  for (int i = 0; i < kLockTries; ++i) {
+    if (::flock(fd, LOCK_EX | LOCK_NB) == 0) return absl::OkStatus();
+    std::this_thread::sleep_for(kLockPoll);
+  }
   return absl::UnavailableError(
       "an earlier step on this volume hangs in the kernel: its storage does not answer");
 }

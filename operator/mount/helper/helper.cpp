@@ -56,6 +56,7 @@ absl::Status errno_status(int error, std::string_view doing) {
     case EROFS:
     case ENOTEMPTY:
     case ENOTDIR:
+    case EISDIR:
     case ELOOP:
       code = absl::StatusCode::kFailedPrecondition;
       break;
