@@ -212,6 +212,11 @@ struct EventRecorder::State {
     std::unique_lock lock(mutex);
     const auto found = recorded.find(key);
     if (found == recorded.end() || found->second.sent_count == found->second.count) return;
+    const auto since = clock.now() - found->second.last_sent;
+    if (found->second.sent_count > 0 && since < kPatchEvery && !flushing) {
+      queue.add_after(key, kPatchEvery - since);
+      return;
+    }
     const Recorded event = found->second;
     lock.unlock();
     const absl::Status status = write(context.with_timeout(kSendTimeout), event);
@@ -225,7 +230,7 @@ struct EventRecorder::State {
       now_known.last_sent = clock.now();
       now_known.tries = 0;
       queue.forget_failures(key);
-      if (now_known.count > event.count) queue.add_after(key, kPatchEvery);
+      if (now_known.count > event.count) queue.add(key);
       return;
     }
     const bool again =
@@ -257,15 +262,6 @@ struct EventRecorder::State {
                        [](const auto& each) { return each.second.sent_count == each.second.count; });
   }
 
-  std::vector<std::string> unsent() const {
-    std::lock_guard lock(mutex);
-    std::vector<std::string> keys;
-    for (const auto& [key, event] : recorded) {
-      if (event.sent_count < event.count) keys.push_back(key);
-    }
-    return keys;
-  }
-
   Client& client;
   const std::string component;
   const std::string instance;
@@ -278,6 +274,7 @@ struct EventRecorder::State {
   std::deque<std::string>
       waiting;  // keys in the order of their first occurrence, those sent meanwhile included
   Time next_prune{};
+  int flushing = 0;  // patches do not wait meanwhile
   std::stop_source stop;
   std::jthread sender;
 };
@@ -301,13 +298,17 @@ void EventRecorder::event(const EventTarget& target, EventType type, const std::
 
 void EventRecorder::flush(const base::Context& context) {
   State& state = *state_;
-  for (const std::string& key : state.unsent()) state.queue.add(key);
   std::unique_lock lock(state.mutex);
+  ++state.flushing;
+  for (const auto& [key, event] : state.recorded) {
+    if (event.sent_count < event.count) state.queue.add(key);
+  }
   while (context.status().ok() && !state.all_sent()) {
     // Short waits, since the context's clock need not be the one that condition variables know.
     state.sent.wait_for(lock, context.stop(), std::chrono::milliseconds(20),
                         [&] { return state.all_sent(); });
   }
+  --state.flushing;
 }
 
 }  // namespace collage::kube
