@@ -8,24 +8,21 @@
 
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/ssl.hpp>
-#include <condition_variable>
 #include <cstring>
 #include <deque>
-#include <mutex>
-#include <optional>
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/cord.h"
 #include "absl/strings/strip.h"
+#include "base/http_exchange.h"
 #include "base/http_tls.h"
 #include "base/status.h"
 #include "base/strings.h"
 
 // How it works: a request runs on the library's pool, whose threads never wait for anything of ours. What
-// arrives goes into an Exchange, and the calling thread waits there for headers, chunks, the end, its stop
-// token and its deadline. A caller that gives up closes the connection and goes; the Exchange is owned by
-// both sides.
+// arrives goes into an Exchange, where the calling thread waits for it, for its stop token and for its
+// deadline. A caller that gives up closes the connection and goes.
 namespace collage::base {
 namespace {
 
@@ -33,61 +30,10 @@ namespace http = web::http;
 namespace streams = concurrency::streams;
 
 constexpr char kSentPayload[] = "collage.base/not-sent";
-constexpr size_t kMaxBody = 64 << 20;  // of an answer that is kept as a whole
-constexpr size_t kHighWater =
-    1 << 20;  // of a stream: beyond, the connection is not read until the caller took some
 constexpr int kMaxStaleConnections = 1000;  // more than a pool ever holds
 
 // A pooled connection that the server closed while it was idle: nothing was sent on it.
 struct StaleConnection {};
-
-struct Exchange {
-  std::mutex mutex;
-  std::condition_variable_any changed;
-  bool keep_whole = true;  // else a stream: back-pressure instead of a limit
-  std::optional<HttpResponse> head;
-  std::deque<std::string> chunks;
-  size_t buffered = 0;
-  bool done = false;
-  std::exception_ptr error;
-  bool abandoned = false;
-  bool body_sent = false;  // the library began to read the request's body, so its headers are on the wire
-  // A write that waits for the caller to take something.
-  std::optional<std::pair<pplx::task_completion_event<size_t>, size_t>> held;
-  pplx::cancellation_token_source cancel;
-
-  void finish(std::exception_ptr with) {
-    std::lock_guard lock(mutex);
-    done = true;
-    error = std::move(with);
-    changed.notify_all();
-  }
-
-  // Lets a held write go on; call without the lock.
-  void release_held(bool failed) {
-    std::optional<std::pair<pplx::task_completion_event<size_t>, size_t>> ready;
-    {
-      std::lock_guard lock(mutex);
-      ready.swap(held);
-    }
-    if (!ready) return;
-    if (failed) {
-      ready->first.set_exception(std::make_exception_ptr(std::runtime_error("abandoned")));
-    } else {
-      ready->first.set(ready->second);
-    }
-  }
-
-  void abandon() {
-    {
-      std::lock_guard lock(mutex);
-      abandoned = true;
-      chunks.clear();
-    }
-    cancel.cancel();  // closes the connection
-    release_held(true);
-  }
-};
 
 using Bytes = streams::details::streambuf_state_manager<uint8_t>;
 
@@ -96,7 +42,7 @@ using Bytes = streams::details::streambuf_state_manager<uint8_t>;
 class OneWayBuffer : public Bytes {
  public:
   explicit OneWayBuffer(std::ios_base::openmode mode) : Bytes(mode) {}
-  // Not seekable: the library must not replay a request with a body on its own (see send_once).
+  // Not seekable: the library must not replay a request with a body on its own (see start).
   bool can_seek() const override { return false; }
   bool has_size() const override { return false; }
   size_t buffer_size(std::ios_base::openmode) const override { return 0; }
@@ -132,15 +78,10 @@ class OneWayBuffer : public Bytes {
 // The request's body.
 class Source : public OneWayBuffer {
  public:
-  Source(std::string body, std::shared_ptr<Exchange> exchange)
-      : OneWayBuffer(std::ios_base::in), body_(std::move(body)), exchange_(std::move(exchange)) {}
+  explicit Source(std::string body) : OneWayBuffer(std::ios_base::in), body_(std::move(body)) {}
 
  protected:
   pplx::task<size_t> _getn(uint8_t* to, size_t count) override {
-    {
-      std::lock_guard lock(exchange_->mutex);
-      exchange_->body_sent = true;
-    }
     const size_t size = std::min(count, body_.size() - at_);
     memcpy(to, body_.data() + at_, size);
     at_ += size;
@@ -150,7 +91,6 @@ class Source : public OneWayBuffer {
  private:
   const std::string body_;
   size_t at_ = 0;
-  const std::shared_ptr<Exchange> exchange_;
 };
 
 // The answer's body, handed to the waiting caller piece by piece.
@@ -161,24 +101,43 @@ class Sink : public OneWayBuffer {
 
  protected:
   pplx::task<size_t> _putn(const uint8_t* from, size_t count) override {
-    Exchange& x = *exchange_;
-    std::lock_guard lock(x.mutex);
-    if (x.abandoned) return failed("abandoned");
-    if (x.keep_whole && x.buffered + count > kMaxBody) return failed("the answer is larger than 64 MiB");
-    x.chunks.emplace_back(reinterpret_cast<const char*>(from), count);
-    x.buffered += count;
-    x.changed.notify_all();
-    if (x.keep_whole || x.buffered <= kHighWater) return pplx::task_from_result(count);
-    x.held.emplace(pplx::task_completion_event<size_t>(), count);
-    return pplx::create_task(x.held->first);
+    const pplx::task_completion_event<size_t> taken;
+    const auto resume = [taken, count](bool go_on) {
+      if (go_on) {
+        taken.set(count);
+      } else {
+        taken.set_exception(refused());
+      }
+    };
+    switch (exchange_->put({reinterpret_cast<const char*>(from), count}, resume)) {
+      case Exchange::Put::kTaken:
+        return pplx::task_from_result(count);
+      case Exchange::Put::kHeld:
+        return pplx::create_task(taken);
+      case Exchange::Put::kRefused:
+        break;
+    }
+    return pplx::task_from_exception<size_t>(refused());
   }
 
  private:
-  static pplx::task<size_t> failed(const char* why) {
-    return pplx::task_from_exception<size_t>(std::make_exception_ptr(std::runtime_error(why)));
+  static std::exception_ptr refused() {
+    return std::make_exception_ptr(std::runtime_error("the answer is larger than 64 MiB"));
   }
 
   const std::shared_ptr<Exchange> exchange_;
+};
+
+// A request under way.
+struct Running {
+  explicit Running(Exchange::Body body) : exchange(std::make_shared<Exchange>(body)) {}
+  void abandon() {
+    exchange->abandon();
+    cancel.cancel();  // closes the connection
+  }
+
+  std::shared_ptr<Exchange> exchange;
+  pplx::cancellation_token_source cancel;
 };
 
 absl::Status not_sent(absl::Status status) {
@@ -189,11 +148,11 @@ absl::Status not_sent(absl::Status status) {
 // The phases before anything is written, in the words of the library, which has no codes for them. Words that
 // it does not know count as Unknown, so that a change in them can cost a read but never a second write.
 constexpr std::string_view kCannotResolve = "Error resolving address";
+constexpr std::string_view kHandshake = "Error in SSL handshake";
 
 bool before_sending(std::string_view message) {
   static constexpr std::string_view kPhases[] = {kCannotResolve, "Failed to resolve address",
-                                                 "Failed to connect to any resolved endpoint",
-                                                 "Error in SSL handshake"};
+                                                 "Failed to connect to any resolved endpoint", kHandshake};
   for (const std::string_view phase : kPhases) {
     if (message == phase) return true;
   }
@@ -231,11 +190,12 @@ class CpprestClient : public HttpClient {
  private:
   using Time = std::chrono::steady_clock::time_point;
 
-  absl::Status start(const HttpRequest& request, const std::shared_ptr<Exchange>& x);
-  // Starts, again on another connection when the pooled one is stale, and waits for headers or the end.
-  absl::StatusOr<std::shared_ptr<Exchange>> begin(const Context& context, const HttpRequest& request,
-                                                  bool keep_whole, Time until);
-  absl::Status failure(Exchange& x, uint64_t refusals_before) const;
+  absl::Status start(const HttpRequest& request, Running& running);
+  // Starts, again on another connection when the pooled one is stale, and waits for the answer: whole, or its
+  // head.
+  absl::StatusOr<Running> begin(const Context& context, const HttpRequest& request, Exchange::Body body,
+                                Time until);
+  absl::Status failure(const std::exception_ptr& error, uint64_t refusals_before) const;
   absl::Status annotate_request(const absl::Status& status, const HttpRequest& request) const {
     return annotate(status, cat(request.method, " ", origin_, request.path));
   }
@@ -252,11 +212,6 @@ std::chrono::steady_clock::time_point end_of(const Context& context) {
   const auto remaining = context.remaining();
   return remaining > std::chrono::hours(24 * 365) ? std::chrono::steady_clock::time_point::max()
                                                   : now + remaining;
-}
-
-absl::Status why_ended(const Context& context) {
-  if (context.stopped()) return absl::CancelledError("stopped");
-  return absl::DeadlineExceededError("the deadline has passed");
 }
 
 HttpResponse head_of(const http::http_response& response) {
@@ -289,28 +244,26 @@ absl::StatusOr<http::http_request> library_request(const HttpRequest& request) {
   return made;
 }
 
-absl::Status CpprestClient::start(const HttpRequest& request, const std::shared_ptr<Exchange>& x) {
+absl::Status CpprestClient::start(const HttpRequest& request, Running& running) {
   COLLAGE_ASSIGN_OR_RETURN(http::http_request made, library_request(request));
+  if (!host_header_.empty()) made.headers().add("Host", host_header_);
   // The library resends a request by itself when the server closes a reused connection before it answers,
   // unless there is a body that cannot be rewound. So whatever may write carries a body, though an empty one:
   // it fails, as Unknown.
   if (request.method != "GET" && request.method != "HEAD") {
     const std::shared_ptr<streams::details::basic_streambuf<uint8_t>> source =
-        std::make_shared<Source>(request.body, x);
+        std::make_shared<Source>(request.body);
     made.set_body(streams::istream(streams::streambuf<uint8_t>(source)), request.body.size(),
                   "application/json");
   }
+  const std::shared_ptr<Exchange> x = running.exchange;
   const std::shared_ptr<streams::details::basic_streambuf<uint8_t>> sink = std::make_shared<Sink>(x);
   made.set_response_stream(streams::ostream(streams::streambuf<uint8_t>(sink)));
-  if (!host_header_.empty()) made.headers().add("Host", host_header_);
-  client_.request(made, x->cancel.get_token()).then([x](const pplx::task<http::http_response>& headers) {
+  // Every task's outcome is looked at: the library ends the process over an exception that nobody saw.
+  client_.request(made, running.cancel.get_token()).then([x](const pplx::task<http::http_response>& headers) {
     try {
       http::http_response response = headers.get();
-      {
-        std::lock_guard lock(x->mutex);
-        x->head = head_of(response);
-        x->changed.notify_all();
-      }
+      x->set_head(head_of(response));
       response.content_ready().then([x](const pplx::task<http::http_response>& end) {
         try {
           end.get();
@@ -326,20 +279,20 @@ absl::Status CpprestClient::start(const HttpRequest& request, const std::shared_
   return absl::OkStatus();
 }
 
-absl::Status CpprestClient::failure(Exchange& x, uint64_t refusals_before) const {
+absl::Status CpprestClient::failure(const std::exception_ptr& error, uint64_t refusals_before) const {
   try {
-    std::rethrow_exception(x.error);
-  } catch (const http::http_exception& error) {
-    const std::string_view message = error.what();
-    if (tls_ && message == "Error in SSL handshake" && tls_->refusals() > refusals_before) {
+    std::rethrow_exception(error);
+  } catch (const http::http_exception& exception) {
+    const std::string_view message = exception.what();
+    if (tls_ && message == kHandshake && tls_->refusals() > refusals_before) {
       return not_sent(absl::UnauthenticatedError(tls_->refusal()));
     }
-    const std::string reason = reason_of(error);
+    const std::string reason = reason_of(exception);
     const absl::Status status =
-        absl::UnavailableError(reason.empty() ? std::string(message) : cat(message, ": ", reason));
+        absl::UnavailableError(reason.empty() ? cat(message) : cat(message, ": ", reason));
     return before_sending(message) ? not_sent(status) : status;
-  } catch (const std::exception& error) {
-    return absl::UnavailableError(error.what());
+  } catch (const std::exception& exception) {
+    return absl::UnavailableError(exception.what());
   } catch (...) {
     return absl::UnavailableError("unknown error");
   }
@@ -356,89 +309,74 @@ bool is_stale(const std::exception_ptr& error) {
   }
 }
 
-absl::StatusOr<std::shared_ptr<Exchange>> CpprestClient::begin(const Context& context,
-                                                               const HttpRequest& request, bool keep_whole,
-                                                               Time until) {
-  const Time end = std::min(until, end_of(context));
+absl::StatusOr<Running> CpprestClient::begin(const Context& context, const HttpRequest& request,
+                                             Exchange::Body body, Time until) {
   for (int attempt = 0; attempt < kMaxStaleConnections; ++attempt) {
     if (absl::Status status = context.status(); !status.ok()) return not_sent(status);
     const uint64_t refusals = tls_ ? tls_->refusals() : 0;
-    auto x = std::make_shared<Exchange>();
-    x->keep_whole = keep_whole;
+    Running running(body);
     try {
-      if (absl::Status status = start(request, x); !status.ok()) return not_sent(status);
+      if (absl::Status status = start(request, running); !status.ok()) return not_sent(status);
     } catch (const std::exception& error) {
       return not_sent(absl::UnavailableError(error.what()));
     }
-    std::unique_lock lock(x->mutex);
-    const bool answered =
-        x->changed.wait_until(lock, context.stop(), end, [&] { return x->done || (x->head && !keep_whole); });
-    if (!answered) {
-      lock.unlock();
-      x->abandon();
-      return why_ended(context);
+    switch (running.exchange->wait_for_answer(context, until)) {
+      case Exchange::Event::kAnswer:
+        return running;
+      case Exchange::Event::kFailed: {
+        const std::exception_ptr error = running.exchange->error();
+        if (is_stale(error)) continue;
+        return failure(error, refusals);
+      }
+      case Exchange::Event::kTime:
+        running.abandon();
+        return absl::DeadlineExceededError("no answer in time");
+      case Exchange::Event::kStopped:
+        running.abandon();
+        return absl::CancelledError("stopped");
     }
-    if (!x->error) return x;
-    if (!is_stale(x->error)) return failure(*x, refusals);
   }
   return not_sent(absl::UnavailableError("every pooled connection is stale"));
 }
 
 absl::StatusOr<HttpResponse> CpprestClient::send(const Context& context, const HttpRequest& request) {
-  auto x = begin(context, request, /*keep_whole=*/true, Time::max());
-  if (!x.ok()) return annotate_request(x.status(), request);
-  std::lock_guard lock((*x)->mutex);
-  HttpResponse response = std::move(*(*x)->head);
-  if ((*x)->chunks.size() == 1) {
-    response.body = std::move((*x)->chunks.front());
-    return response;
-  }
-  response.body.reserve((*x)->buffered);
-  for (const std::string& chunk : (*x)->chunks) response.body += chunk;
-  return response;
+  const auto running = begin(context, request, Exchange::Body::kWhole, end_of(context));
+  if (!running.ok()) return annotate_request(running.status(), request);
+  return running->exchange->take_answer();
 }
 
 absl::Status CpprestClient::stream(const Context& context, const HttpRequest& request,
                                    std::chrono::milliseconds idle,
                                    const std::function<absl::Status(const HttpResponse&)>& on_headers,
                                    const std::function<absl::Status(std::string_view)>& on_chunk) {
-  auto begun = begin(context, request, /*keep_whole=*/false, std::chrono::steady_clock::now() + idle);
-  if (!begun.ok()) return annotate_request(begun.status(), request);
-  Exchange& x = **begun;
   const Time end = end_of(context);
-  // After the normal end as well: it only frees then.
-  const absl::Cleanup abandon = [&] { x.abandon(); };
-  HttpResponse head;
-  {
-    std::lock_guard lock(x.mutex);
-    head = *x.head;
-  }
-  COLLAGE_RETURN_IF_ERROR(on_headers(head));
+  const auto next = [&] { return std::min(end, std::chrono::steady_clock::now() + idle); };
+  auto running = begin(context, request, Exchange::Body::kPieces, next());
+  if (!running.ok()) return annotate_request(running.status(), request);
+  // After the normal end as well, when it is only tidy.
+  const absl::Cleanup abandon = [&] { running->abandon(); };
+  Exchange& x = *running->exchange;
+  COLLAGE_RETURN_IF_ERROR(on_headers(x.take_answer()));
+  std::deque<std::string> pieces;
   while (true) {
-    std::deque<std::string> chunks;
-    {
-      std::unique_lock lock(x.mutex);
-      const Time until = std::min(end, std::chrono::steady_clock::now() + idle);
-      const bool got =
-          x.changed.wait_until(lock, context.stop(), until, [&] { return x.done || !x.chunks.empty(); });
-      if (!got || context.stopped()) {
-        if (!got && !context.stopped() && until != end) {
-          return annotate_request(
-              absl::DeadlineExceededError(cat("nothing received for ", idle.count(), " ms")), request);
-        }
-        return annotate_request(why_ended(context), request);
-      }
-      if (x.chunks.empty()) {
-        if (!x.error) return absl::OkStatus();
-        return annotate_request(failure(x, UINT64_MAX), request);
-      }
-      chunks.swap(x.chunks);
-      x.buffered = 0;
+    const Time until = next();
+    switch (x.wait_for_pieces(context, until, &pieces)) {
+      case Exchange::Event::kAnswer:
+        break;
+      case Exchange::Event::kFailed:
+        return annotate_request(failure(x.error(), UINT64_MAX), request);
+      case Exchange::Event::kStopped:
+        return annotate_request(absl::CancelledError("stopped"), request);
+      case Exchange::Event::kTime:
+        return annotate_request(
+            absl::DeadlineExceededError(until == end ? std::string("the deadline has passed")
+                                                     : cat("nothing received for ", idle.count(), " ms")),
+            request);
     }
-    x.release_held(false);
-    for (const std::string& chunk : chunks) {
-      if (context.stopped()) return annotate_request(why_ended(context), request);
-      COLLAGE_RETURN_IF_ERROR(on_chunk(chunk));
+    if (pieces.empty()) return absl::OkStatus();
+    for (const std::string& piece : pieces) {
+      if (absl::Status status = context.status(); !status.ok()) return annotate_request(status, request);
+      COLLAGE_RETURN_IF_ERROR(on_chunk(piece));
     }
   }
 }

@@ -55,6 +55,7 @@ void answer(const HttpAnswer& from, httplib::Response& to) {
 struct HttpServer::Impl {
   httplib::Server server;
   std::thread acceptor;
+  int socket = -1;  // the library's, once it listens
   std::mutex mutex;
   std::vector<NamedCheck> health;
   std::vector<NamedCheck> readiness;
@@ -92,9 +93,10 @@ HttpServer::HttpServer() : impl_(new Impl) {
   server.set_payload_max_length(kMaxBody);
   server.set_tcp_nodelay(true);
   // The library's own options share a port with other processes in silence.
-  server.set_socket_options([](int socket) {
+  server.set_socket_options([impl = impl_.get()](int socket) {
     const int yes = 1;
     setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+    impl->socket = socket;
   });
   server.set_exception_handler([](const httplib::Request&, httplib::Response& response, std::exception_ptr) {
     answer({.status = 500, .body = "internal error\n"}, response);
@@ -156,6 +158,8 @@ absl::StatusOr<int> HttpServer::listen(const std::string& text) {
     return error != 0 ? errno_status(error, cat("listen on ", text))
                       : absl::InvalidArgumentError(cat("listen on ", text, ": no such address here"));
   }
+  // The library's own backlog of 5 makes the clients of a burst wait a second for their second SYN.
+  ::listen(impl_->socket, 128);
   impl_->acceptor = std::thread([impl = impl_.get()] { impl->server.listen_after_bind(); });
   return port;
 }

@@ -73,10 +73,9 @@ struct Counter::Impl {
   prometheus::Family<prometheus::Counter>& family;
 };
 
-Counter::Counter(std::string name, std::string help, std::vector<std::string> labels)
-    : impl_(new Impl{
-          std::move(labels),
-          prometheus::BuildCounter().Name(std::move(name)).Help(std::move(help)).Register(registry())}) {
+Counter::Counter(const std::string& name, const std::string& help, std::vector<std::string> labels)
+    : impl_(new Impl{std::move(labels),
+                     prometheus::BuildCounter().Name(name).Help(help).Register(registry())}) {
   if (impl_->labels.empty()) add({}, 0);  // shown as 0 from the start
 }
 
@@ -93,10 +92,9 @@ struct Gauge::Impl {
   prometheus::Family<prometheus::Gauge>& family;
 };
 
-Gauge::Gauge(std::string name, std::string help, std::vector<std::string> labels)
-    : impl_(new Impl{
-          std::move(labels),
-          prometheus::BuildGauge().Name(std::move(name)).Help(std::move(help)).Register(registry())}) {
+Gauge::Gauge(const std::string& name, const std::string& help, std::vector<std::string> labels)
+    : impl_(
+          new Impl{std::move(labels), prometheus::BuildGauge().Name(name).Help(help).Register(registry())}) {
   if (impl_->labels.empty()) add(0);
 }
 
@@ -117,10 +115,9 @@ struct Histogram::Impl {
   prometheus::Family<prometheus::Histogram>& family;
 };
 
-Histogram::Histogram(std::string name, std::string help, std::vector<std::string> labels)
-    : impl_(new Impl{
-          std::move(labels),
-          prometheus::BuildHistogram().Name(std::move(name)).Help(std::move(help)).Register(registry())}) {}
+Histogram::Histogram(const std::string& name, const std::string& help, std::vector<std::string> labels)
+    : impl_(new Impl{std::move(labels),
+                     prometheus::BuildHistogram().Name(name).Help(help).Register(registry())}) {}
 
 void Histogram::observe(double seconds, LabelValues values) const {
   impl_->family.Add(labels_of(impl_->labels, values), buckets()).Observe(seconds);

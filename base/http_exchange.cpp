@@ -1,0 +1,105 @@
+#include "base/http_exchange.h"
+
+#include <utility>
+
+namespace collage::base {
+namespace {
+
+constexpr size_t kMaxWhole = 64 << 20;
+constexpr size_t kHighWater = 1 << 20;
+
+}  // namespace
+
+void Exchange::set_head(HttpResponse head) {
+  std::lock_guard lock(mutex_);
+  head_ = std::move(head);
+  changed_.notify_all();
+}
+
+Exchange::Put Exchange::put(std::string_view piece, std::function<void(bool)> resume) {
+  std::lock_guard lock(mutex_);
+  if (abandoned_) return Put::kRefused;
+  if (body_ == Body::kWhole && buffered_ + piece.size() > kMaxWhole) return Put::kRefused;
+  pieces_.emplace_back(piece);
+  buffered_ += piece.size();
+  changed_.notify_all();
+  if (body_ == Body::kWhole || buffered_ <= kHighWater) return Put::kTaken;
+  held_ = std::move(resume);
+  return Put::kHeld;
+}
+
+void Exchange::finish(std::exception_ptr error) {
+  std::lock_guard lock(mutex_);
+  done_ = true;
+  error_ = std::move(error);
+  changed_.notify_all();
+}
+
+Exchange::Event Exchange::why(const Context& context, bool happened) const {
+  if (happened) return error_ ? Event::kFailed : Event::kAnswer;
+  return context.stopped() ? Event::kStopped : Event::kTime;
+}
+
+Exchange::Event Exchange::wait_for_answer(const Context& context, Time until) {
+  std::unique_lock lock(mutex_);
+  const bool happened = changed_.wait_until(lock, context.stop(), until,
+                                            [this] { return done_ || (head_ && body_ == Body::kPieces); });
+  return why(context, happened);
+}
+
+Exchange::Event Exchange::wait_for_pieces(const Context& context, Time until,
+                                          std::deque<std::string>* pieces) {
+  pieces->clear();
+  {
+    std::unique_lock lock(mutex_);
+    const bool happened =
+        changed_.wait_until(lock, context.stop(), until, [this] { return done_ || !pieces_.empty(); });
+    if (context.stopped()) return Event::kStopped;
+    if (pieces_.empty()) return why(context, happened);
+    pieces->swap(pieces_);
+    buffered_ = 0;
+  }
+  resume(true);
+  return Event::kAnswer;
+}
+
+HttpResponse Exchange::take_answer() {
+  std::lock_guard lock(mutex_);
+  HttpResponse answer = std::move(*head_);
+  if (body_ == Body::kPieces) return answer;
+  answer.body.reserve(buffered_);
+  for (; !pieces_.empty(); pieces_.pop_front()) {
+    if (answer.body.empty() && pieces_.size() == 1) {
+      answer.body = std::move(pieces_.front());
+    } else {
+      answer.body += pieces_.front();
+    }
+  }
+  return answer;
+}
+
+std::exception_ptr Exchange::error() const {
+  std::lock_guard lock(mutex_);
+  return error_;
+}
+
+void Exchange::abandon() {
+  {
+    std::lock_guard lock(mutex_);
+    abandoned_ = true;
+    pieces_.clear();
+  }
+  resume(false);
+}
+
+// Without the lock: it goes on in the library.
+void Exchange::resume(bool go_on) {
+  std::function<void(bool)> held;
+  {
+    std::lock_guard lock(mutex_);
+    held.swap(held_);
+  }
+  if (held) held(go_on);
+}
+
+}  // namespace collage::base
