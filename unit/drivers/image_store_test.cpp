@@ -192,6 +192,15 @@ TEST_F(ImageStoreTest, AFreshBuildOfAnotherNodeIsNotTidiedAway) {
   EXPECT_TRUE(other.create(context_, a_volume("pvc-1")).ok());
 }
 
+TEST_F(ImageStoreTest, AnEarlierRemovalThatWasCutShortIsNotInTheWay) {
+  ASSERT_TRUE(store_.create(context_, a_volume("pvc-1")).ok());
+  ASSERT_EQ(mkdir((scratch_ / ".removing-pvc-1").c_str(), 0700), 0);
+  write(scratch_ / ".removing-pvc-1/image.0", "old");
+  const absl::Status removed = store_.remove(context_, "pvc-1", nullptr);
+  EXPECT_TRUE(removed.ok()) << removed;
+  EXPECT_THAT(entries(scratch_.path()), IsEmpty());
+}
+
 TEST_F(ImageStoreTest, ARefusedRemovalChangesNothing) {
   ASSERT_TRUE(store_.create(context_, a_volume("pvc-1")).ok());
   const auto refuse = [](const std::string&) { return absl::FailedPreconditionError("in use"); };
