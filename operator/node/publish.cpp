@@ -74,7 +74,7 @@ absl::StatusOr<VolumeRecord> AgentImpl::staged_record(const Context& context, co
       record->state == StageState::kUnstaging) {
     return not_staged(request.handle, staging_path);
   }
-  const Seen seen = staging_seen(*record, table);
+  const Seen seen = staging_seen(*record, Boot::kSame, table);
   if (seen == Seen::kOther) {
     return absl::FailedPreconditionError(
         absl::StrCat("something else than volume ", request.handle, " is mounted at ", staging_path));

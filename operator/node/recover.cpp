@@ -36,7 +36,7 @@ std::vector<std::string> contradictions(const VolumeRecord& record, const std::s
                                         const mount::MountTable& table) {
   const Boot boot = record.boot_id == boot_id ? Boot::kSame : Boot::kOther;
   std::vector<std::string> paths;
-  if (decide(record.state, boot, staging_seen(record, table)) == StageDecision::kReportStale) {
+  if (decide(record.state, boot, staging_seen(record, boot, table)) == StageDecision::kReportStale) {
     paths.push_back(record.staging_path);
   }
   for (const auto& [target, publication] : record.publications) {
@@ -105,7 +105,7 @@ absl::Status AgentImpl::recover_volume(const Context& context, VolumeRecord reco
                                        const mount::MountTable& table) {
   const Boot boot = record.boot_id == boot_id_ ? Boot::kSame : Boot::kOther;
   COLLAGE_RETURN_IF_ERROR(recover_publications(context, record, boot, table));
-  switch (decide(record.state, boot, staging_seen(record, table))) {
+  switch (decide(record.state, boot, staging_seen(record, boot, table))) {
     case StageDecision::kKeep:
       return absl::OkStatus();
     case StageDecision::kMarkStaged: {
@@ -113,7 +113,7 @@ absl::Status AgentImpl::recover_volume(const Context& context, VolumeRecord reco
       COLLAGE_ASSIGN_OR_RETURN(
           record.reached, mounter_->attach(context, record.handle, record.access, attach_writing(record)));
       record.state = StageState::kStaged;
-      if (staging_seen(record, table) != Seen::kOurs) {
+      if (staging_seen(record, boot, table) != Seen::kOurs) {
         return absl::FailedPreconditionError(
             absl::StrCat("something else is mounted at ", record.staging_path));
       }

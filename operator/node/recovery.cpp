@@ -40,9 +40,10 @@ PublishDecision decide(PublishState state, Boot boot, Seen seen) {
   __builtin_unreachable();
 }
 
-Seen staging_seen(const VolumeRecord& record, const mount::MountTable& table) {
-  if (record.mode == drivers::VolumeMode::kBlock)
-    return record.state == StageState::kStaged ? Seen::kOurs : Seen::kNothing;
+Seen staging_seen(const VolumeRecord& record, Boot boot, const mount::MountTable& table) {
+  if (record.mode == drivers::VolumeMode::kBlock) {
+    return record.state == StageState::kStaged && boot == Boot::kSame ? Seen::kOurs : Seen::kNothing;
+  }
   const mount::MountEntry* entry = table.at(record.staging_path);
   if (entry == nullptr) return Seen::kNothing;
   // A record of `staging` does not know its device yet; the path is the record's alone.

@@ -37,9 +37,9 @@ enum class PublishDecision {
 };
 PublishDecision decide(PublishState state, Boot boot, Seen seen);
 
-// A raw block volume has no mount at its staging path: its loop device lasts as long as the kernel, so
-// `staged` counts as kOurs.
-Seen staging_seen(const VolumeRecord& record, const mount::MountTable& table);
+// A raw block volume has no mount at its staging path: once staged, its loop device lasts as long as the
+// kernel.
+Seen staging_seen(const VolumeRecord& record, Boot boot, const mount::MountTable& table);
 Seen target_seen(const VolumeRecord& record, const std::string& target, const mount::MountTable& table);
 
 }  // namespace collage::node

@@ -113,7 +113,8 @@ absl::StatusOr<VolumeRecord> AgentImpl::plan_stage(const StageRequest& request,
 absl::Status AgentImpl::check_staged(const StageRequest& request, const VolumeRecord& record,
                                      const std::string& staging_path, const mount::MountTable& table,
                                      bool& done) {
-  if (record.boot_id != boot_id_ || staging_seen(record, table) != Seen::kOurs) return absl::OkStatus();
+  if (record.boot_id != boot_id_ || staging_seen(record, Boot::kSame, table) != Seen::kOurs)
+    return absl::OkStatus();
   if (record.staging_path != staging_path) {
     return absl::FailedPreconditionError(
         absl::StrCat("volume ", record.handle, " is staged at ", record.staging_path, " already"));

@@ -1,0 +1,70 @@
+#pragma once
+
+#include <functional>
+#include <map>
+#include <mutex>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "operator/mount/mounter.h"
+
+namespace collage::testing {
+
+// The kernel of a node, as far as volumes are concerned: loop devices and mounts. It outlives the agents that
+// a test starts on it, and is as strict as the real one: a mount over a mount, or of a device that is not
+// attached, is an error of the test's subject.
+class FakeKernel {
+ public:
+  // Asked before each change and after it, with a word such as "mount"; an error is the caller's answer
+  // (after: an answer lost).
+  using Hook = std::function<absl::Status(const std::string& step)>;
+
+  void on_step(Hook hook);
+  void reboot();  // nothing attached, nothing mounted
+  // As if somebody else did it.
+  void unmount_behind_the_back(const std::string& path);
+  void mount_foreign(const std::string& path);
+  void make_super_read_only(const std::string& path);
+
+  std::vector<std::string> attached() const;  // image paths
+  std::vector<std::string> mounted() const;   // mount points, once for each mount
+  mount::MountTable table() const;
+  int calls(const std::string& step) const;
+
+ private:
+  friend class FakeMounter;
+  absl::Status step(const std::string& name);
+  absl::Status after();
+
+  mutable std::mutex mutex_;
+  Hook hook_;
+  std::map<std::string, int> loops_;  // image -> number
+  std::set<int> read_only_;
+  int next_loop_ = 0;
+  std::vector<mount::MountEntry> mounts_;
+  std::map<std::string, int> calls_;
+};
+
+class FakeMounter : public mount::Mounter {
+ public:
+  explicit FakeMounter(FakeKernel& kernel) : kernel_(kernel) {}
+  absl::StatusOr<mount::Reached> attach(const base::Context& context, const std::string& volume,
+                                        const drivers::Access& access, mount::Writing writing) override;
+  absl::Status mount(const base::Context& context, const std::string& volume, const mount::Reached& reached,
+                     const mount::FileSystem& file_system, const std::string& target) override;
+  absl::Status bind(const base::Context& context, const std::string& volume, const std::string& source,
+                    const std::string& target, mount::Writing writing) override;
+  absl::Status unmount(const base::Context& context, const std::string& volume, const std::string& target,
+                       mount::Leftover leftover) override;
+  absl::Status detach(const base::Context& context, const std::string& volume, const drivers::Access& access,
+                      const mount::Reached& reached) override;
+  absl::StatusOr<mount::PathInfo> inspect(const base::Context& context, const std::string& volume,
+                                          const std::string& path) override;
+  absl::StatusOr<mount::MountTable> table() override { return kernel_.table(); }
+
+ private:
+  FakeKernel& kernel_;
+};
+
+}  // namespace collage::testing
