@@ -170,8 +170,8 @@ NodeStatus AgentImpl::status() const {
                                                        : state->second);
   }
   status.mounts_held =
-      static_cast<int>(std::count_if(records_.begin(), records_.end(), [](const auto& entry) {
-        return entry.second.state == StageState::kStaged;
+      static_cast<int>(std::count_if(records_.begin(), records_.end(), [&](const auto& entry) {
+        return entry.second.state == StageState::kStaged && !stale_.contains(entry.second.staging_path);
       }));
   status.mounts_stale = static_cast<int>(stale_.size());
   status.mounts_healed = healed_;
