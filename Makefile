@@ -51,8 +51,11 @@ lint: ## clang-format, clang-tidy, gofmt, go vet, helm lint
 	@e2e/setup/lint.sh
 
 image: ## build both container images: make image IMAGE=registry.example.com/collage:0.1.0
-	@e2e/setup/packages.sh image
-	@IMAGE="$(IMAGE)" e2e/setup/image.sh
+	@e2e/setup/packages.sh build image
+	@$(MAKE) --no-print-directory configure PRESET=release
+	@cmake --build build/release -j $(JOBS) --target collage collage-mount
+	@IMAGE="$(IMAGE)" e2e/image/build.sh
+	@echo "To push: docker load -i build/image/collage.tar; docker load -i build/image/collage-node.tar; docker push both"
 
 deploy: ## install on a cluster of yours: make deploy CONTEXT=name IMAGE=registry.example.com/collage:0.1.0
 	@CONTEXT="$(CONTEXT)" IMAGE="$(IMAGE)" e2e/setup/deploy.sh

@@ -117,13 +117,16 @@ func TestTheAPIServerRefusesEveryWrongBackend(t *testing.T) {
 		Name      string          `json:"name"`
 		Before    json.RawMessage `json:"old"`
 		Object    json.RawMessage `json:"object"`
-		APIServer string          `json:"api"`
+		APIServer *string         `json:"api"` // null: only the driver can know, and says so in a condition
 	}
 	must(t, json.Unmarshal(text, &rows))
 	if len(rows) < 20 {
 		t.Fatalf("the table has only %d rows", len(rows))
 	}
 	for _, row := range rows {
+		if row.APIServer == nil {
+			continue
+		}
 		t.Run(row.Name, func(t *testing.T) {
 			arguments := []string{"kubectl", "create", "--dry-run=server", "--validate=strict", "-f", "-"}
 			if len(row.Before) > 0 {
@@ -138,8 +141,8 @@ func TestTheAPIServerRefusesEveryWrongBackend(t *testing.T) {
 			if err == nil {
 				t.Fatalf("it was accepted: %s", out)
 			}
-			if !strings.Contains(string(out), row.APIServer) {
-				t.Errorf("it says %q, without %q", out, row.APIServer)
+			if !strings.Contains(string(out), *row.APIServer) {
+				t.Errorf("it says %q, without %q", out, *row.APIServer)
 			}
 		})
 	}
@@ -168,8 +171,8 @@ func TestTheOperatorSaysWhyItCannotReachTheAPIServer(t *testing.T) {
 		says  string
 	}{
 		{"another CA", func(line string) string {
-			if strings.Contains(line, "certificate-authority:") {
-				return line[:strings.Index(line, "certificate-authority:")] + "certificate-authority: " + other
+			if strings.Contains(line, "certificate-authority") {
+				return line[:strings.Index(line, "certificate-authority")] + "certificate-authority: " + other
 			}
 			return line
 		}, "certificate"},

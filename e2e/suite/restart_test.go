@@ -62,7 +62,7 @@ func killOperators(t *testing.T) (stop func()) {
 				done <- kills
 				return
 			case <-time.After(1500 * time.Millisecond):
-				if kills < 4 {
+				if kills < 3 {
 					kills += kill(t, "node-a", "/usr/bin/collage operator")
 				}
 			}
@@ -96,7 +96,7 @@ func TestAPodDoesNotNoticeThatTheNodeAgentIsKilled(t *testing.T) {
 	namespace := space(t)
 	for _, class := range []string{"disk", "share"} {
 		apply(t, claim{name: class, class: class, size: "32Mi"}.manifest(namespace)+
-			pod{name: class, node: "node-a", claim: class, script: "touch /data/beats; (while echo beat >> /data/beats && sync; do sleep 0.1; done; echo stopped) &"}.manifest(namespace))
+			pod{name: class, node: "node-a", claim: class, script: "touch /data/beats; (while echo beat >> /data/beats && sync; do sleep 0.1; done; echo stopped) & true"}.manifest(namespace))
 	}
 	beats := func(class string) string {
 		return kubectl(t, "-n", namespace, "exec", class, "--", "sh", "-c", "wc -l < /data/beats")
