@@ -57,12 +57,13 @@ TEST(HttpServer, AnswersHealthWithEachFailedCheck) {
 }
 
 TEST(HttpServer, ServesMetrics) {
-  Counter("test_served_total", "Served.").add();
+  const Gauge served("test_served", "Served.");
+  served.set(7);
   HttpServer server;
   const auto answer = send_to(listen_or_fail(server), {.path = "/metrics"});
   ASSERT_TRUE(answer.ok());
   EXPECT_EQ(answer->headers.at("content-type"), "text/plain; version=0.0.4; charset=utf-8");
-  EXPECT_THAT(answer->body, HasSubstr("test_served_total 1\n"));
+  EXPECT_THAT(answer->body, HasSubstr("test_served 7\n"));
 }
 
 TEST(HttpServer, ServesWhatARoleAdds) {

@@ -5,23 +5,31 @@
 
 #include <thread>
 
+#include "base/random.h"
+
 namespace collage::base {
 namespace {
 
 using ::testing::HasSubstr;
 using ::testing::Not;
 
+// A name that no other test, and no other run of the same test in this process, has used: the registry is the
+// process's.
+std::string fresh(const std::string& name) {
+  return name + "_" + random_hex(4);
+}
+
 TEST(Metrics, CountersCountByLabelValues) {
-  const Counter counter("test_operations_total", "Operations.", {"kind", "result"});
+  const std::string name = fresh("test_operations_total");
+  const Counter counter(name, "Operations.", {"kind", "result"});
   counter.add({"image", "ok"});
   counter.add({"image", "ok"}, 2);
   counter.add({"local", "error"});
   EXPECT_EQ(counter.value({"image", "ok"}), 3);
   const std::string text = metrics_text();
-  EXPECT_THAT(text,
-              HasSubstr("# HELP test_operations_total Operations.\n# TYPE test_operations_total counter\n"));
-  EXPECT_THAT(text, HasSubstr("test_operations_total{kind=\"image\",result=\"ok\"} 3\n"));
-  EXPECT_THAT(text, HasSubstr("test_operations_total{kind=\"local\",result=\"error\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("# HELP " + name + " Operations.\n# TYPE " + name + " counter\n"));
+  EXPECT_THAT(text, HasSubstr(name + "{kind=\"image\",result=\"ok\"} 3\n"));
+  EXPECT_THAT(text, HasSubstr(name + "{kind=\"local\",result=\"error\"} 1\n"));
 }
 
 TEST(Metrics, AFamilyWithoutLabelsIsShownFromTheStart) {
@@ -32,12 +40,13 @@ TEST(Metrics, AFamilyWithoutLabelsIsShownFromTheStart) {
 }
 
 TEST(Metrics, TwoFamiliesOfOneNameAreOne) {
-  const Counter first("test_shared_total", "Shared.", {"a"}), second("test_shared_total", "Shared.", {"a"});
+  const std::string name = fresh("test_shared_total");
+  const Counter first(name, "Shared.", {"a"}), second(name, "Shared.", {"a"});
   first.add({"x"});
   second.add({"x"});
   EXPECT_EQ(first.value({"x"}), 2);
   const std::string text = metrics_text();
-  EXPECT_EQ(text.find("# TYPE test_shared_total"), text.rfind("# TYPE test_shared_total"));
+  EXPECT_EQ(text.find("# TYPE " + name), text.rfind("# TYPE " + name));
 }
 
 TEST(Metrics, GaugesGoUpAndDown) {
@@ -48,14 +57,15 @@ TEST(Metrics, GaugesGoUpAndDown) {
 }
 
 TEST(Metrics, HistogramsHaveBucketsInSeconds) {
-  const Histogram histogram("test_seconds", "Time.", {"kind"});
+  const std::string name = fresh("test_seconds");
+  const Histogram histogram(name, "Time.", {"kind"});
   histogram.observe(0.004, {"image"});
   histogram.observe(601, {"image"});
   const std::string text = metrics_text();
-  EXPECT_THAT(text, HasSubstr("test_seconds_bucket{kind=\"image\",le=\"0.005\"} 1\n"));
-  EXPECT_THAT(text, HasSubstr("test_seconds_bucket{kind=\"image\",le=\"600\"} 1\n"));
-  EXPECT_THAT(text, HasSubstr("test_seconds_bucket{kind=\"image\",le=\"+Inf\"} 2\n"));
-  EXPECT_THAT(text, HasSubstr("test_seconds_count{kind=\"image\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr(name + "_bucket{kind=\"image\",le=\"0.005\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr(name + "_bucket{kind=\"image\",le=\"600\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr(name + "_bucket{kind=\"image\",le=\"+Inf\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr(name + "_count{kind=\"image\"} 2\n"));
 }
 
 double value_of(const std::string& text, const std::string& name) {
@@ -72,13 +82,14 @@ TEST(Metrics, ShowTheProcess) {
 }
 
 TEST(Metrics, ValuesAreEscaped) {
-  const Counter counter("test_escaped_total", "Escaped.", {"path"});
+  const std::string name = fresh("test_escaped_total");
+  const Counter counter(name, "Escaped.", {"path"});
   counter.add({"a\"b\nc"});
-  EXPECT_THAT(metrics_text(), HasSubstr("test_escaped_total{path=\"a\\\"b\\nc\"} 1\n"));
+  EXPECT_THAT(metrics_text(), HasSubstr(name + "{path=\"a\\\"b\\nc\"} 1\n"));
 }
 
 TEST(Metrics, ManyThreadsLoseNothing) {
-  const Counter counter("test_threads_total", "Threads.", {"n"});
+  const Counter counter(fresh("test_threads_total"), "Threads.", {"n"});
   {
     std::vector<std::jthread> threads;
     for (int t = 0; t < 8; ++t) {

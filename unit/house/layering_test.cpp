@@ -2,11 +2,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cctype>
 #include <filesystem>
 #include <fstream>
 #include <map>
 #include <optional>
-#include <regex>
 #include <set>
 #include <string>
 #include <vector>
@@ -60,7 +60,7 @@ const std::map<std::string, std::set<std::string>>& house() {
       {"reconcile", {"kube", "engine", "node's ports", "port", "base"}},
       {"cli", {"kube", "engine", "reconcile", "registry", "port", "base"}},
       {"proto", {}},
-      {"main", {"roles"}},
+      {"main", {"roles", "base"}},
   };
   return table;
 }
@@ -89,7 +89,11 @@ const Guarded kGuarded[] = {
      ".cpp files of operator/roles and operator/cli"},
     {"blkid/", [](const std::string& f) { return part_of(f) == "mount"; }, "operator/mount"},
     {"libmount/", [](const std::string& f) { return part_of(f) == "mount"; }, "operator/mount"},
-    {"nlohmann/json.hpp", [](const std::string& f) { return !is_header(f) || f.starts_with("base/"); },
+    // The mount helper is a program of its own, every file of which looks inside JSON.
+    {"nlohmann/json.hpp",
+     [](const std::string& f) {
+       return !is_header(f) || f.starts_with("base/") || f.starts_with("operator/mount/helper/");
+     },
      ".cpp files; a header declares with base/json.h"},
 };
 
@@ -132,8 +136,18 @@ std::optional<std::string> objection(const std::string& file, const Include& inc
 
 using Tree = std::map<std::string, std::vector<Include>>;
 
+// `# include "x"` or <x>, or nothing.
+std::optional<Include> parse_include(std::string line) {
+  std::erase_if(line, [](unsigned char c) { return std::isspace(c) != 0; });
+  if (!line.starts_with("#include") || line.size() < 10) return std::nullopt;
+  const bool quoted = line[8] == '"';
+  if (!quoted && line[8] != '<') return std::nullopt;
+  const size_t end = line.find(quoted ? '"' : '>', 9);
+  if (end == std::string::npos) return std::nullopt;
+  return Include{line.substr(9, end - 9), quoted};
+}
+
 Tree read_tree(const fs::path& root) {
-  static const std::regex directive(R"re(^\s*#\s*include\s*(["<])([^">]+)[">])re");
   Tree tree;
   for (const char* top : {"base", "drivers", "operator", "unit"}) {
     if (!fs::exists(root / top)) continue;
@@ -144,8 +158,7 @@ Tree read_tree(const fs::path& root) {
       std::vector<Include>& includes = tree[fs::relative(entry.path(), root).string()];
       std::ifstream in(entry.path());
       for (std::string line; std::getline(in, line);) {
-        std::smatch match;
-        if (std::regex_search(line, match, directive)) includes.push_back({match[2], match[1] == "\""});
+        if (auto include = parse_include(line)) includes.push_back(*std::move(include));
       }
     }
   }
@@ -258,6 +271,7 @@ TEST(Layering, AllowsWhatTheTableAllows) {
       {"operator/csi/node_service.cpp", "operator/proto/csi.grpc.pb.h"},
       {"operator/roles/node_role.cpp", "drivers/registry.h"},
       {"operator/main.cpp", "operator/roles/operator_role.h"},
+      {"operator/main.cpp", "base/process.h"},
       {"unit/node/journal_test.cpp", "operator/node/journal.h"},
   };
   for (const Case& c : allowed) EXPECT_EQ(objection(c.file, {c.include, true}), std::nullopt);
