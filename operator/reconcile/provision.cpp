@@ -88,6 +88,14 @@ void Provisioner::add_handlers() {
         lanes_.enqueue(Id::of(*claim).to_key());
     }
   });
+  // A node registered a driver: claims may wait for just that.
+  world_.csi_nodes.add_handler([this](const auto& before, const auto& after) {
+    if (!started_ || after == nullptr) return;
+    for (const kube::CsiNode::Driver& driver : after->drivers) {
+      const bool registered = before == nullptr || before->driver(driver.name.str()) == nullptr;
+      if (registered && world_.kind_of_driver(driver.name) != nullptr) look_again("");
+    }
+  });
   // A PersistentVolume that stood in the way of a claim is gone.
   world_.volumes.add_handler([this](const auto& before, const auto& after) {
     if (!started_ || after != nullptr || before->claim_name.empty() ||
@@ -109,7 +117,7 @@ void Provisioner::look_again(const std::string& backend) {
   {
     std::lock_guard lock(mutex_);
     for (const auto& [key, waits_for] : waiting_) {
-      if (waits_for == backend) keys.push_back(key);
+      if (backend.empty() || waits_for == backend) keys.push_back(key);
     }
   }
   for (const std::string& key : keys) lanes_.enqueue(key);

@@ -96,6 +96,7 @@ class Provisioner {
   kube::Outcome go_on(const base::Context& context, const WorkPtr& work, const kube::Claim& claim,
                       const drivers::Kind& kind, const ClassPtr& storage_class);
   kube::Outcome announce(const std::string& key);
+  // At the claims that wait for this backend; "" for any.
   void look_again(const std::string& backend);
 
   // ---- provision_begin.cpp: everything up to the durable intent

@@ -60,7 +60,8 @@ kube::Outcome Provisioner::replay(const base::Context& context, const std::strin
 bool Provisioner::replayed(const engine::Backend& backend) const {
   std::lock_guard lock(mutex_);
   const auto found = replayed_.find(backend.spec.name);
-  return found != replayed_.end() && found->second.lock() == backend.intents;
+  // Not loaded (any more): somebody else wrote them meanwhile, they are read again.
+  return found != replayed_.end() && found->second.lock() == backend.intents && backend.intents->loaded();
 }
 
 }  // namespace collage::reconcile
