@@ -175,7 +175,7 @@ absl::Status AgentImpl::finish_unpublish(const Context& context, VolumeRecord& r
 
 absl::Status AgentImpl::unpublish(const Context& context, const std::string& handle,
                                   const std::string& path) {
-  COLLAGE_RETURN_IF_ERROR(parse_handle(handle).status());
+  if (handle.empty()) return absl::InvalidArgumentError("volume_id: must be set");
   COLLAGE_RETURN_IF_ERROR(check_path("target_path", path));
   const std::string target = mount::canonical_mount_point(path);
   COLLAGE_ASSIGN_OR_RETURN(const VolumeLocks::Hold hold, begin(context, handle));
@@ -194,8 +194,8 @@ absl::Status AgentImpl::unpublish(const Context& context, const std::string& han
 
 absl::StatusOr<VolumeStats> AgentImpl::stats(const Context& context, const std::string& handle,
                                              const std::string& given) {
-  COLLAGE_RETURN_IF_ERROR(parse_handle(handle).status());
-  COLLAGE_RETURN_IF_ERROR(check_path("volume_path", given));
+  if (handle.empty()) return absl::InvalidArgumentError("volume_id: must be set");
+  if (given.empty()) return absl::InvalidArgumentError("volume_path: must be set");
   const std::string path = mount::canonical_mount_point(given);
   COLLAGE_ASSIGN_OR_RETURN(const VolumeLocks::Hold hold, begin(context, handle));
   COLLAGE_ASSIGN_OR_RETURN(const mount::MountTable table, mounter_->table());

@@ -230,7 +230,8 @@ absl::Status AgentImpl::unstage_unknown(const Context& context, const std::strin
 }
 
 absl::Status AgentImpl::unstage(const Context& context, const std::string& handle, const std::string& path) {
-  COLLAGE_RETURN_IF_ERROR(parse_handle(handle).status());
+  // A handle that no stage accepts was never staged: the way back is open to it all the same.
+  if (handle.empty()) return absl::InvalidArgumentError("volume_id: must be set");
   COLLAGE_RETURN_IF_ERROR(check_path("staging_target_path", path));
   const std::string staging_path = mount::canonical_mount_point(path);
   COLLAGE_ASSIGN_OR_RETURN(const VolumeLocks::Hold hold, begin(context, handle));

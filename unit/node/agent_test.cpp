@@ -194,6 +194,9 @@ TEST_F(AgentTest, TheWayBackNeedsNoBackend) {
 TEST_F(AgentTest, TheWayBackIsIdempotent) {
   EXPECT_TRUE(unpublish(kPod1).ok());
   EXPECT_TRUE(unstage().ok());
+  EXPECT_TRUE(agent->unpublish({}, "no-handle-of-ours", kPod1).ok());
+  EXPECT_TRUE(agent->unstage({}, "no-handle-of-ours", staging).ok());
+  EXPECT_EQ(agent->unstage({}, "", staging).code(), absl::StatusCode::kInvalidArgument);
   ASSERT_TRUE(stage().ok());
   EXPECT_TRUE(unstage().ok());
   EXPECT_TRUE(unstage().ok());
@@ -532,6 +535,8 @@ TEST_F(AgentTest, StatsOfAFileSystemAndOfADevice) {
   EXPECT_FALSE(stats->abnormal);
   EXPECT_EQ(agent->stats({}, kVolume, "/not/there").status().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(agent->stats({}, "fast/none", kPod2).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(agent->stats({}, "no-handle-of-ours", kPod2).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(agent->stats({}, kVolume, "some/path").status().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(agent->stats({}, kVolume, "").status().code(), absl::StatusCode::kInvalidArgument);
 }
 
