@@ -12,7 +12,7 @@
 namespace collage::node {
 
 // Shared with the probes, which may outlive the table.
-struct BackendTable::State {
+struct BackendTable::State : std::enable_shared_from_this<State> {
   struct Entry : Backend {
     bool probing = false;
   };
@@ -33,6 +33,8 @@ struct BackendTable::State {
     std::lock_guard lock(telling);
     if (this->*what) (this->*what)();
   }
+  void run(std::stop_token stop);
+  void probe(const std::shared_ptr<Entry>& entry, std::stop_token stop, std::unique_lock<std::mutex>& lock);
   // True when it differs from before. The lock is held.
   static bool apply(Entry& entry, bool ready, std::string message) {
     if (entry.ready == ready && entry.message == message) return false;
@@ -62,55 +64,60 @@ const drivers::Kind* find_kind(const std::vector<drivers::Kind>& kinds, const st
 
 }  // namespace
 
+// A round of probes, then a pause; a hung one is passed over until it comes back.
+void BackendTable::State::run(std::stop_token stop) {
+  std::unique_lock lock(mutex);
+  while (!stop.stop_requested()) {
+    soon = false;
+    std::vector<std::shared_ptr<Entry>> due;
+    for (const auto& [name, entry] : entries) {
+      if (entry->driver != nullptr && !entry->probing) due.push_back(entry);
+    }
+    for (const std::shared_ptr<Entry>& entry : due) {
+      if (!stop.stop_requested()) probe(entry, stop, lock);
+    }
+    if (soon) continue;
+    lock.unlock();
+    tell(&State::tick);
+    lock.lock();
+    wake.wait_for(lock, stop, options.recheck, [this] { return soon; });
+  }
+}
+
+// The driver's own file calls may hang for ever: they run on a thread that nothing but its end waits for.
+void BackendTable::State::probe(const std::shared_ptr<Entry>& entry, std::stop_token rounds_stop,
+                                std::unique_lock<std::mutex>& lock) {
+  entry->probing = true;
+  const drivers::Driver::ProbeOptions expected{.initialize = false,
+                                               .expected_system_id = entry->config.system_id};
+  const base::Context context = base::Context(stop.get_token()).with_timeout(options.probe_timeout);
+  std::thread([keep = shared_from_this(), entry, driver = entry->driver, expected, context] {
+    const absl::Status status = driver->probe(context, expected).status();
+    bool changed = false;
+    {
+      std::lock_guard lock(keep->mutex);
+      entry->probing = entry->hung = false;
+      changed = apply(*entry, status.ok(), std::string(status.message()));
+    }
+    keep->wake.notify_all();
+    if (changed) keep->tell(&State::changed);
+  }).detach();
+  if (wake.wait_for(lock, rounds_stop, options.probe_timeout, [&] { return !entry->probing; })) return;
+  if (rounds_stop.stop_requested()) return;
+  entry->hung = true;
+  const bool changed =
+      apply(*entry, false, "its storage does not answer this node; is the server of the share up?");
+  lock.unlock();
+  if (changed) tell(&State::changed);
+  lock.lock();
+}
+
 BackendTable::BackendTable(Options options, std::function<void()> changed, std::function<void()> tick)
     : state_(std::make_shared<State>()) {
   state_->options = std::move(options);
   state_->changed = std::move(changed);
   state_->tick = std::move(tick);
-  state_->rounds =
-      std::jthread([state = state_.get(), shared = std::weak_ptr<State>(state_)](std::stop_token stop) {
-        std::unique_lock lock(state->mutex);
-        while (!stop.stop_requested()) {
-          state->soon = false;
-          std::vector<std::shared_ptr<State::Entry>> due;
-          for (const auto& [name, entry] : state->entries) {
-            if (entry->driver != nullptr && !entry->probing) due.push_back(entry);
-          }
-          for (const std::shared_ptr<State::Entry>& entry : due) {
-            if (stop.stop_requested()) break;
-            entry->probing = true;
-            const drivers::Driver::ProbeOptions options{.initialize = false,
-                                                        .expected_system_id = entry->config.system_id};
-            const base::Context context =
-                base::Context(state->stop.get_token()).with_timeout(state->options.probe_timeout);
-            std::thread([keep = shared.lock(), entry, driver = entry->driver, options, context] {
-              const absl::Status status = driver->probe(context, options).status();
-              bool changed = false;
-              {
-                std::lock_guard lock(keep->mutex);
-                entry->probing = entry->hung = false;
-                changed = State::apply(*entry, status.ok(), std::string(status.message()));
-              }
-              keep->wake.notify_all();
-              if (changed) keep->tell(&State::changed);
-            }).detach();
-            const bool back = state->wake.wait_for(lock, stop, state->options.probe_timeout,
-                                                   [&] { return !entry->probing; });
-            if (back || stop.stop_requested()) continue;
-            entry->hung = true;
-            const bool changed = State::apply(
-                *entry, false, "its storage does not answer this node; is the server of the share up?");
-            lock.unlock();
-            if (changed) state->tell(&State::changed);
-            lock.lock();
-          }
-          if (state->soon) continue;
-          lock.unlock();
-          state->tell(&State::tick);
-          lock.lock();
-          state->wake.wait_for(lock, stop, state->options.recheck, [&] { return state->soon; });
-        }
-      });
+  state_->rounds = std::jthread([state = state_](std::stop_token stop) { state->run(stop); });
 }
 
 BackendTable::~BackendTable() {
