@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "base/json.h"
+#include "drivers/codec.h"
 #include "operator/kube/events.h"
 #include "operator/reconcile/node_agent.h"
 #include "operator/reconcile/storage_node_controller.h"
@@ -175,17 +176,15 @@ class NodeLink : public ::testing::Test {
 };
 
 Json create_arguments(const std::string& name) {
-  return {
-      {"name", name},
-      {"requiredBytes", 1 << 20},
-      {"capabilities",
-       Json::array({{{"mode", "Filesystem"}, {"accessMode", "SINGLE_NODE_WRITER"}, {"fsType", "ext4"}}})}};
+  drivers::CreateRequest request{.name = name, .required_bytes = 1 << 20};
+  request.capabilities = {{.fs_type = "ext4"}};
+  return drivers::to_json(request);
 }
 
 TEST_F(NodeLink, EveryNodeHasAStorageNodeUntilItIsGoneAndNothingIsAttachedThere) {
   start_operator();
   ASSERT_TRUE(server_.wait_until([&] { return server_.get(kube::kStorageNodes, "node-a").has_value(); }));
-  server_.put(testing::an_attachment("volume", "node-a").attached());
+  server_.put(testing::an_attachment("volume", "node-a").of_driver("fake.collage.storage").attached());
   ASSERT_TRUE(server_.wait_until([&] { return world_->attachments.size() == 1; }));
   server_.erase(kube::kNodes, "node-a");
   ASSERT_TRUE(server_.wait_until([&] { return world_->nodes.size() == 0; }));
