@@ -159,6 +159,13 @@ bool before_sending(std::string_view message) {
   return false;
 }
 
+// After an answer was cut off, the library may put the connection, which it has closed, back into its pool. The
+// next request finds a descriptor that is closed already: not a byte of it can have been written.
+bool on_closed_connection(const http::http_exception& error) {
+  return std::string_view(error.what()) == "Failed to write request headers" &&
+         error.error_code().value() == EBADF;
+}
+
 // What the library's number means: an errno value, or a packed OpenSSL error.
 std::string reason_of(const http::http_exception& error) {
   if (std::string_view(error.what()) == kCannotResolve) return "no such host";
@@ -290,7 +297,7 @@ absl::Status CpprestClient::failure(const std::exception_ptr& error, uint64_t re
     const std::string reason = reason_of(exception);
     const absl::Status status =
         absl::UnavailableError(reason.empty() ? cat(message) : cat(message, ": ", reason));
-    return before_sending(message) ? not_sent(status) : status;
+    return before_sending(message) || on_closed_connection(exception) ? not_sent(status) : status;
   } catch (const std::exception& exception) {
     return absl::UnavailableError(exception.what());
   } catch (...) {

@@ -5,12 +5,14 @@
 #include "base/strings.h"
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/cord.h"
 #include "absl/strings/numbers.h"
 
 namespace collage::kube::detail {
 namespace {
 
 constexpr size_t kMaxMessage = 1024;
+constexpr char kHttpStatus[] = "collage.kube/http-status";
 
 absl::StatusCode code_of(int http_status, std::string_view reason) {
   switch (http_status) {
@@ -45,9 +47,11 @@ absl::StatusCode code_of(int http_status, std::string_view reason) {
 absl::Status make_status(int http_status, std::string_view reason, std::string_view message) {
   if (message.empty()) message = reason;
   const std::string_view shown = message.substr(0, kMaxMessage);
-  return absl::Status(code_of(http_status, reason), shown.empty()
+  absl::Status status(code_of(http_status, reason), shown.empty()
                                                         ? base::cat("HTTP ", http_status)
                                                         : base::cat(shown, " (HTTP ", http_status, ")"));
+  status.SetPayload(kHttpStatus, absl::Cord(std::to_string(http_status)));
+  return status;
 }
 
 }  // namespace
@@ -62,6 +66,12 @@ absl::Status status_of(int http_status, std::string_view body) {
   if (object.ok() && object->is_object()) return status_of_object(*object, http_status);
   // A proxy in between, or the server before it is ready: plain text.
   return make_status(http_status, "", base::std_view(absl::StripAsciiWhitespace(base::absl_view(body))));
+}
+
+int http_status_of(const absl::Status& status) {
+  const auto payload = status.GetPayload(kHttpStatus);
+  int number = 0;
+  return payload && absl::SimpleAtoi(std::string(*payload), &number) ? number : 0;
 }
 
 std::optional<std::chrono::seconds> retry_after(const base::HttpResponse& response) {

@@ -64,7 +64,8 @@ struct Volume {  // PersistentVolume
   bool read_only = false;  // spec.csi.readOnly
   int64_t capacity_bytes = 0;
   Interned fs_type;
-  Interned system_id;  // spec.csi.volumeAttributes["collage.storage/system-id"]: the storage system that it was made on
+  Interned system_id;  // spec.csi.volumeAttributes["collage.storage/system-id"]: the storage system that it
+                       // was made on
   Interned claim_namespace;
   std::string claim_name, claim_uid;
 };
@@ -117,8 +118,8 @@ struct Node {
   bool ready = false;
   bool out_of_service = false;         // taint node.kubernetes.io/out-of-service
   std::vector<Interned> agent_taints;  // keys of taints "<driver>/agent-not-ready"
-  // status.volumesInUse, those of our drivers as "<driver>^<volume handle>": kubelet lists a volume before it mounts it and
-  // takes it out once it is unstaged.
+  // status.volumesInUse, those of our drivers as "<driver>^<volume handle>": kubelet lists a volume before it
+  // mounts it and takes it out once it is unstaged.
   std::vector<std::string> volumes_in_use;
 };
 

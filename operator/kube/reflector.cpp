@@ -8,6 +8,7 @@
 #include "base/metrics.h"
 #include "base/retry.h"
 #include "base/strings.h"
+#include "operator/kube/answer.h"
 #include "operator/kube/informer.h"
 
 namespace collage::kube {
@@ -16,6 +17,8 @@ namespace {
 // A stream that ends sooner than this is followed by a pause, so that a server that closes at once is not
 // called in a loop.
 constexpr std::chrono::seconds kShortWatch{1};
+// So many answers of the kind 5xx in a row to the same resume point, and it is taken for the cause.
+constexpr int kMaxRefusals = 5;
 
 struct ReflectorMetrics {
   base::Counter lists{"collage_informer_lists_total", "Whole lists read by an informer.", {"resource"}};
@@ -75,6 +78,7 @@ class Reflector {
       return state;
     }
     version_ = *version;
+    refusals_ = 0;
     sink_.position(version_);
     sink_.end_relist();
     // What the parser needed for the pages goes back to the system: the copy itself is small.
@@ -93,6 +97,7 @@ class Reflector {
     if (!context_.status().ok()) return State::kWatching;  // run() ends
     metrics().watches.add({resource_.plural, absl::StatusCodeToString(status.code())});
     if (received_) backoff_.reset();
+    refusals_ = !received_ && detail::http_status_of(status) >= 500 ? refusals_ + 1 : 0;
     switch (status.code()) {
       case absl::StatusCode::kOk:
         // The server ends every watch after some minutes.
@@ -107,7 +112,7 @@ class Reflector {
       case absl::StatusCode::kUnavailable:
       case absl::StatusCode::kResourceExhausted:
         pause("watch broke", status);
-        return State::kWatching;
+        return refusals_ < kMaxRefusals ? State::kWatching : State::kRelisting;
       case absl::StatusCode::kOutOfRange:
         // 410: the server's history no longer reaches back to where we were.
         base::log::info(context_, "watch expired, listing again", {{"resource_version", version_}});
@@ -161,6 +166,7 @@ class Reflector {
   ReflectorOptions options_;
   ReflectorSink& sink_;
   base::Backoff backoff_;
+  int refusals_ = 0;       // in a row
   std::string version_;    // where the watch resumes
   bool received_ = false;  // anything, by the present watch
 };

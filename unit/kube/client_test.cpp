@@ -216,6 +216,18 @@ TEST_F(ClientTest, AWriteWhoseAnswerWasLostIsNotRepeated) {
   EXPECT_EQ(server_.count("patch", "configmaps"), 1);
 }
 
+// The connection that broke must not spoil the next write.
+TEST_F(ClientTest, AWriteAfterALostAnswerIsSent) {
+  for (int i = 0; i < 20; ++i) {
+    const std::string name = "m" + std::to_string(i);
+    server_.fail_next("create", "configmaps", Fault::drop_after());
+    EXPECT_FALSE(client_->create(context_, kConfigMaps, "ns", config_map(name)).ok());
+    const auto patched =
+        client_->patch(context_, kConfigMaps, {"ns", name}, PatchType::kMerge, {{"data", {{"a", "9"}}}}, {});
+    EXPECT_TRUE(patched.ok()) << i << ": " << patched.status();
+  }
+}
+
 TEST_F(ClientTest, HalfAnAnswerIsALostAnswer) {
   server_.fail_next("create", "configmaps", Fault::half_body());
   const absl::Status status = client_->create(context_, kConfigMaps, "ns", config_map("a")).status();

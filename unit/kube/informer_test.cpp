@@ -177,6 +177,17 @@ TEST_F(InformerTest, ARefusedWatchListsAgain) {
   ASSERT_TRUE(sees(*informer, "b"));
 }
 
+TEST_F(InformerTest, AServerThatRefusesTheResumePointAgainAndAgainIsListed) {
+  server_.put(a_volume("a"));
+  const auto informer = make();
+  start(*informer);
+  server_.fail_next("watch", "persistentvolumes", Fault::answer(500, "InternalError"), 5);
+  server_.break_watches();
+  ASSERT_TRUE(server_.wait_until([&] { return lists() == 2; }));
+  EXPECT_GE(watches(), 6);
+  ASSERT_TRUE(watching());
+}
+
 TEST_F(InformerTest, APageThatExpiresHalfWayStartsTheListOverAndDeletesNothing) {
   for (int i = 0; i < 10; ++i) server_.put(a_volume("v" + std::to_string(i)));
   ReflectorOptions options = quick();

@@ -95,14 +95,17 @@ void FakeApiServer::State::watch(const ApiRequest& request, const FakeStore::Kin
     --watches[kind.plural];
   });
   Watching watching{exchange, fault.kind == Fault::Kind::kHalfBody};
-  exchange.begin_stream(200, {{"Content-Type", "application/json"}});
   const std::string from = parameter(request, "resourceVersion");
-  if (from.empty() || from == "0") {
-    if (!send_initial(watching, request, kind)) return;
-  } else if (!absl::SimpleAtoi(from, &watching.revision)) {
-    watching.send("ERROR", FakeStore::error(400, "BadRequest", "invalid resource version").body);
-    return exchange.end_stream();
+  const bool from_now = from.empty() || from == "0";
+  if (!from_now && !absl::SimpleAtoi(from, &watching.revision)) {
+    // 500 is what the real one answers.
+    const FakeStore::Answer refusal =
+        FakeStore::error(500, "InternalError", "resourceVersion: Invalid value: \"" + from + "\"");
+    return exchange.answer(refusal.status, {{"Content-Type", "application/json"}},
+                           base::dump_json(refusal.body));
   }
+  exchange.begin_stream(200, {{"Content-Type", "application/json"}});
+  if (from_now && !send_initial(watching, request, kind)) return;
   uint64_t timeout = 1800;
   (void)absl::SimpleAtoi(parameter(request, "timeoutSeconds"), &timeout);
   const auto end = Clock::now() + std::chrono::seconds(timeout);

@@ -80,7 +80,7 @@ class FakeStore::Transaction {
   }
 
   // `after` nullptr: deleted. Answers the object as stored.
-  Object commit(Table& table, const std::string& key, const Object& before, std::optional<Json> after) {
+  Object commit(Table& table, const std::string& key, Object before, std::optional<Json> after) {
     const uint64_t revision = ++store_.revision_;
     const bool deleted = !after.has_value();
     Json object = deleted ? *before : std::move(*after);
@@ -235,7 +235,8 @@ FakeStore::Answer FakeStore::create_locked(Table& table, const std::string& name
   if (kind.namespaced && name_space.empty())
     return error(400, "BadRequest", "the server needs a namespace in the path");
   if (!base::get_string(metadata, "/resourceVersion").empty()) {
-    return error(400, "BadRequest", "resourceVersion should not be set on objects to be created");
+    // 500 is what the real one answers.
+    return error(500, "InternalError", "resourceVersion should not be set on objects to be created");
   }
   const std::string key = key_of(kind.namespaced ? name_space : "", name);
   if (table.objects.contains(key)) {
@@ -270,7 +271,7 @@ FakeStore::Answer FakeStore::update(const Kind& kind, const std::string& key, co
 
 // Everything that holds for any way of changing an object.
 FakeStore::Answer FakeStore::finish_update(Table& table, const std::string& key,
-                                           const std::string& subresource, const Object& live, Json next,
+                                           const std::string& subresource, Object live, Json next,
                                            Transaction& transaction) {
   const Kind& kind = table.kind;
   if (!next.is_object() || !next.contains("metadata") || !next["metadata"].is_object()) {

@@ -102,8 +102,8 @@ class FakeStore {
   const Table& table(const Kind& kind) const;
   Answer create_locked(Table& table, const std::string& name_space, base::Json object,
                        Transaction& transaction);
-  Answer finish_update(Table& table, const std::string& key, const std::string& subresource,
-                       const Object& live, base::Json next, Transaction& transaction);
+  Answer finish_update(Table& table, const std::string& key, const std::string& subresource, Object live,
+                       base::Json next, Transaction& transaction);
   Answer apply_locked(Table& table, const std::string& key, const std::string& subresource,
                       const Patch& patch, Transaction& transaction);
 
