@@ -166,6 +166,7 @@ TEST_F(ControllerTest, StopWaitsForTheReconcileUnderWayAndIsSilentAboutIt) {
 TEST_F(ControllerTest, OutcomesAreCounted) {
   base::Counter counted("collage_reconcile_total", "Reconciles by how they ended.",
                         {"controller", "outcome"});
+  const double before = counted.value({"counted", "done"});
   Script script({Done{}});
   Controller controller(
       "counted", 1, [&](const base::Context&, const std::string& key) { return script(key); }, clock_);
