@@ -1,0 +1,220 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"collage/e2e/cluster"
+)
+
+const operatorMetrics = "127.0.0.1:18080"
+
+// agentMetrics is where the agent of a node serves its metrics: all nodes share one network.
+func agentMetrics(i int) string { return fmt.Sprintf("127.0.0.1:%d", 18081+i) }
+
+// process is a running program whose output goes to a log.
+type process struct {
+	command *exec.Cmd
+	pid     int // of the program itself, which nsenter may have forked
+	log     string
+	exited  chan struct{}
+	err     error // once exited
+}
+
+// start runs the command. It ends with the bench, however that ends. When ready is given, start waits for that word in a
+// line of its output.
+func start(command *exec.Cmd, log, ready string) (*process, error) {
+	if err := os.MkdirAll(filepath.Dir(log), 0o755); err != nil {
+		return nil, err
+	}
+	file, err := os.OpenFile(log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	output, input, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	command.Stdout, command.Stderr = input, input
+	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := command.Start(); err != nil {
+		input.Close()
+		output.Close()
+		return nil, err
+	}
+	input.Close()
+	p := &process{command: command, pid: command.Process.Pid, log: log, exited: make(chan struct{})}
+	spoken := make(chan struct{})
+	copied := make(chan struct{})
+	into, err := os.OpenFile(log, os.O_WRONLY|os.O_APPEND, 0o644)
+	if err != nil {
+		command.Process.Kill()
+	}
+	go func() {
+		defer close(copied)
+		defer output.Close()
+		defer into.Close()
+		var once sync.Once
+		lines := bufio.NewReaderSize(output, 64<<10)
+		for {
+			line, err := lines.ReadString('\n')
+			into.WriteString(line)
+			if ready != "" && strings.Contains(line, ready) {
+				once.Do(func() { close(spoken) })
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	go func() {
+		p.err = command.Wait()
+		<-copied
+		close(p.exited)
+	}()
+	if ready == "" {
+		return p, nil
+	}
+	select {
+	case <-spoken:
+		return p, nil
+	case <-p.exited:
+		return nil, fmt.Errorf("%s ended at once: %v; see %s", filepath.Base(log), p.err, log)
+	case <-time.After(time.Minute):
+		p.stop()
+		return nil, fmt.Errorf("%s did not say %q within a minute; see %s", filepath.Base(log), ready, log)
+	}
+}
+
+// stop asks the program to end and waits for it.
+func (p *process) stop() {
+	syscall.Kill(p.pid, syscall.SIGTERM)
+	select {
+	case <-p.exited:
+	case <-time.After(30 * time.Second):
+		syscall.Kill(p.pid, syscall.SIGKILL)
+		<-p.exited
+	}
+}
+
+// running is an error when the program has ended.
+func (p *process) running() error {
+	select {
+	case <-p.exited:
+		return fmt.Errorf("%s ended in the middle: %v; see %s", filepath.Base(p.log), p.err, p.log)
+	default:
+		return nil
+	}
+}
+
+// child is the only child of a process: nsenter forks to enter a process namespace.
+func child(pid int) (int, error) {
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		content, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+		if err != nil {
+			return 0, err
+		}
+		if fields := strings.Fields(string(content)); len(fields) == 1 {
+			return strconv.Atoi(fields[0])
+		}
+		if time.Now().After(deadline) {
+			return 0, fmt.Errorf("process %d has the children %q, expected one", pid, content)
+		}
+	}
+}
+
+// memory reads a line of /proc/PID/status ("VmRSS", "RssAnon") in MiB.
+func memory(pid int, what string) (float64, error) {
+	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	for _, line := range strings.Split(string(content), "\n") {
+		fields := strings.Fields(line)
+		if len(fields) == 3 && fields[0] == what+":" {
+			kib, err := strconv.ParseFloat(fields[1], 64)
+			return kib / 1024, err
+		}
+	}
+	return 0, fmt.Errorf("process %d has no %s", pid, what)
+}
+
+// programs are what is measured, and where.
+type programs struct {
+	cluster *cluster.Cluster
+	bin     string // holds collage and collage-mount
+	floor   string
+	logs    string
+}
+
+// startAgents runs `collage node` on each node as the DaemonSet would: the node's mounts, its kubelet, its /var/lib/collage.
+func (p *programs) startAgents(ctx context.Context) ([]*process, error) {
+	var agents []*process
+	for i, node := range cluster.Nodes {
+		// A node sees the host's programs and libraries, but its own /var/lib.
+		folder := filepath.Join(p.cluster.Dir, node.Name, "lib", "bench")
+		if err := os.MkdirAll(folder, 0o755); err != nil {
+			return agents, err
+		}
+		for _, name := range []string{"collage", "collage-mount"} {
+			content, err := os.ReadFile(filepath.Join(p.bin, name))
+			if err != nil {
+				return agents, err
+			}
+			if err := os.WriteFile(filepath.Join(folder, name), content, 0o755); err != nil {
+				return agents, err
+			}
+		}
+		kubeconfig, err := os.ReadFile(p.cluster.Kubeconfig())
+		if err != nil {
+			return agents, err
+		}
+		if err := os.WriteFile(filepath.Join(folder, "kubeconfig"), kubeconfig, 0o600); err != nil {
+			return agents, err
+		}
+		at := cluster.StateDir + "/bench"
+		command, err := p.cluster.NodeCommand(ctx, node.Name, at+"/collage", "node", "--node-name", node.Name,
+			"--kubeconfig", at+"/kubeconfig", "--mount-helper", at+"/collage-mount", "--listen", agentMetrics(i))
+		if err != nil {
+			return agents, err
+		}
+		agent, err := start(command, filepath.Join(p.logs, node.Name+".log"), "connected to the API server")
+		if err != nil {
+			return agents, err
+		}
+		agents = append(agents, agent)
+		if agent.pid, err = child(agent.command.Process.Pid); err != nil {
+			return agents, err
+		}
+	}
+	return agents, nil
+}
+
+// startOperator runs `collage operator` in the cluster's network, and returns once it leads.
+func (p *programs) startOperator(ctx context.Context) (*process, error) {
+	command, err := p.cluster.Command(ctx, filepath.Join(p.bin, "collage"), "operator", "--kubeconfig", p.cluster.Kubeconfig(),
+		"--namespace", system, "--listen", operatorMetrics)
+	if err != nil {
+		return nil, err
+	}
+	return start(command, filepath.Join(p.logs, "operator.log"), "leading")
+}
+
+// startFloor runs the floor, and returns once its caches are whole.
+func (p *programs) startFloor(ctx context.Context) (*process, error) {
+	command, err := p.cluster.Command(ctx, p.floor, "--kubeconfig", p.cluster.Kubeconfig(), "--driver", floorDriver)
+	if err != nil {
+		return nil, err
+	}
+	return start(command, filepath.Join(p.logs, "floor.log"), "ready")
+}
