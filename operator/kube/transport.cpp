@@ -123,24 +123,33 @@ absl::StatusOr<std::string> Transport::send(const base::Context& caller, Call ca
 
 absl::Status Transport::stream(const base::Context& context, Call call, std::chrono::milliseconds idle,
                                const std::function<absl::Status(std::string_view)>& on_chunk) {
-  for (bool renewed = false;; renewed = true) {
+  Budget budget;
+  while (true) {
     prepare(call);
-    int http_status = 0;
+    base::HttpResponse head;
     std::string error_body;
-    absl::Status status = http_->stream(
+    const absl::Status failure = http_->stream(
         context, call.request, idle,
         [&](const base::HttpResponse& response) {
-          http_status = response.status;
+          head = response;
           return absl::OkStatus();
         },
         [&](std::string_view chunk) {
-          if (http_status >= 200 && http_status < 300) return on_chunk(chunk);
+          if (head.status < 300) return on_chunk(chunk);
           error_body.append(chunk.substr(0, kMaxErrorBody - std::min(kMaxErrorBody, error_body.size())));
           return absl::OkStatus();
         });
-    if (http_status == 401 && !renewed && token_.reload()) continue;
-    if (http_status >= 300) status = status_of(http_status, error_body);
-    return base::annotate(status, call.doing());
+    if (head.status < 300) return base::annotate(failure, call.doing());
+    if (head.status == 401 && !budget.token_renewed) {
+      budget.token_renewed = true;
+      if (token_.reload()) continue;
+    }
+    const auto told = retry_after(head);
+    if (told && (head.status == 429 || head.status == 503) && ++budget.waits <= kMaxWaits &&
+        wait_as_told(context, *told)) {
+      continue;
+    }
+    return base::annotate(status_of(head.status, error_body), call.doing());
   }
 }
 

@@ -40,8 +40,8 @@ class Transport {
 
   // The body of a 2xx answer.
   absl::StatusOr<std::string> send(const base::Context& context, Call call);
-  // on_chunk sees the body of a 2xx answer only. OK when the server ended it. Not repeated inside, but for a
-  // 401.
+  // on_chunk sees the body of a 2xx answer only. OK when the server ended it. Repeated inside only after a
+  // 401 and the waits that the server asks for.
   absl::Status stream(const base::Context& context, Call call, std::chrono::milliseconds idle,
                       const std::function<absl::Status(std::string_view)>& on_chunk);
 

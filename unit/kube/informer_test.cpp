@@ -177,6 +177,20 @@ TEST_F(InformerTest, ARefusedWatchListsAgain) {
   ASSERT_TRUE(sees(*informer, "b"));
 }
 
+TEST_F(InformerTest, AWatchWaitsAsTheServerAsks) {
+  server_.put(a_volume("a"));
+  const auto informer = make();
+  start(*informer);
+  server_.fail_next("watch", "persistentvolumes",
+                    Fault::answer(429, "TooManyRequests", {{"Retry-After", "1"}}));
+  const auto began = std::chrono::steady_clock::now();
+  server_.break_watches();
+  ASSERT_TRUE(server_.wait_until([&] { return watches() == 3; }));
+  EXPECT_GE(std::chrono::steady_clock::now() - began, seconds(1))
+      << "not the reflector's own few milliseconds";
+  EXPECT_EQ(lists(), 1);
+}
+
 TEST_F(InformerTest, AServerThatRefusesTheResumePointAgainAndAgainIsListed) {
   server_.put(a_volume("a"));
   const auto informer = make();

@@ -110,7 +110,8 @@ class FakeStore {
   mutable std::mutex mutex_;
   mutable std::condition_variable changed_;
   std::map<std::string, Table> tables_;  // by "group/plural"
-  ListKeys list_keys_{{"conditions", "type"}, {"ownerReferences", "uid"}};
+  ListKeys list_keys_{{"conditions", "type"}, {"ownerReferences", "uid"}, {"operations", "id"},
+                      {"kinds", "name"},      {"backends", "name"},       {"storageClasses", "name"}};
   std::vector<Hook> hooks_;
   uint64_t revision_ = 1000;
   uint64_t compacted_ = 0;
