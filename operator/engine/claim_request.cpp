@@ -70,12 +70,16 @@ void check_size(const ClaimFacts& claim, const DriverInfo& info, std::vector<std
   }
 }
 
+std::string of_class(const ClaimRequestInput& input) {
+  return input.class_name.empty() ? "" : absl::StrCat("StorageClass \"", input.class_name, "\": ");
+}
+
 void check_parameters(const ClaimRequestInput& input, std::vector<std::string>& problems) {
   for (const auto& [key, value] : input.parameters.driver) {
     const auto& known = input.info.parameters;
     if (std::find(known.begin(), known.end(), key) != known.end()) continue;
     problems.push_back(absl::StrCat(
-        "StorageClass parameter \"", key, "\": ", input.info.kind, " does not know it; ",
+        of_class(input), "StorageClass parameter \"", key, "\": ", input.info.kind, " does not know it; ",
         known.empty() ? "it takes none of its own" : absl::StrCat("it knows ", absl::StrJoin(known, ", ")),
         ": correct the name or leave it out"));
   }
@@ -88,7 +92,8 @@ std::string choose_fs_type(const ClaimRequestInput& input, std::vector<std::stri
   if (asked.empty()) return known.empty() ? "" : known.front();
   if (std::find(known.begin(), known.end(), asked) == known.end()) {
     problems.push_back(absl::StrCat(
-        "StorageClass parameter \"csi.storage.k8s.io/fstype\": ", input.info.kind, " cannot make ", asked,
+        of_class(input), "StorageClass parameter \"csi.storage.k8s.io/fstype\": ", input.info.kind,
+        " cannot make ", asked,
         known.empty() ? "; its volumes come with a file system: leave the parameter out"
                       : absl::StrCat("; use one of ", absl::StrJoin(known, ", "))));
   }

@@ -28,6 +28,7 @@ struct ClaimRequestInput {
   const drivers::DriverInfo& info;
   const TopologyRequirement& topology;
   const std::string& cluster_id;
+  std::string class_name;  // for messages; "" leaves it out
 };
 
 // INVALID_ARGUMENT or OUT_OF_RANGE (the size); every problem in one message, each naming the claim's field or

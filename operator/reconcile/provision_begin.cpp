@@ -126,7 +126,8 @@ kube::Outcome Provisioner::begin_on(const base::Context& context, const kube::Cl
   if (!place->requirement.preferred.empty()) work->record.segment = place->requirement.preferred.front();
 
   auto request = engine::make_create_request({work->record.claim, parameters, storage_class->mount_options,
-                                              kind.info, place->requirement, world_.cluster_id});
+                                              kind.info, place->requirement, world_.cluster_id,
+                                              storage_class->meta.name});
   if (!request.ok()) return refuse(*claim, request.status());
   work->request = *std::move(request);
   auto secrets = resolve_secrets(parameters, template_values(*claim, *object));
