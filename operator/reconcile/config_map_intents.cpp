@@ -59,25 +59,27 @@ absl::StatusOr<std::string> ConfigMapIntents::save(const base::Context& context,
   absl::StatusOr<std::string> written =
       write(context, backend, object_of(key, backend, entries, token, version), version);
   if (!written.ok() && absl::IsAborted(written.status())) {
-    // Somebody wrote since `version`. When that was this process itself, by a write whose answer was lost, go
-    // on from there.
-    const std::string lost = doubtful(backend);
-    if (lost.empty()) return written.status();
+    // Somebody wrote since `version`. When that was this process itself, by a write whose answer was lost,
+    // go on from there.
     COLLAGE_ASSIGN_OR_RETURN(const Stored stored, read(context, backend));
-    if (stored.token != lost) return written.status();
+    if (!is_doubtful(backend, stored.token)) return written.status();
     written =
         write(context, backend, object_of(key, backend, entries, token, stored.version), stored.version);
   }
-  if (written.ok()) {
-    set_doubtful(backend, "");
-    return written;
+  if (!written.ok() && fate_unknown(written.status())) {
+    {
+      std::lock_guard lock(mutex_);
+      doubtful_[backend].insert(token);
+    }
+    const absl::StatusOr<Stored> stored = read(context, backend);
+    if (!stored.ok() || stored->token != token) return written.status();
+    written = stored->version;
   }
-  if (!fate_unknown(written.status())) return written.status();
-  set_doubtful(backend, token);
-  const absl::StatusOr<Stored> stored = read(context, backend);
-  if (!stored.ok() || stored->token != token) return written.status();
-  set_doubtful(backend, "");
-  return stored->version;
+  if (written.ok()) {
+    std::lock_guard lock(mutex_);
+    doubtful_.erase(backend);
+  }
+  return written;
 }
 
 absl::StatusOr<ConfigMapIntents::Stored> ConfigMapIntents::read(const base::Context& context,
@@ -116,19 +118,10 @@ std::string ConfigMapIntents::next_token() {
   return absl::StrCat(identity_, "-", ++sequence_);
 }
 
-std::string ConfigMapIntents::doubtful(const std::string& backend) const {
+bool ConfigMapIntents::is_doubtful(const std::string& backend, const std::string& token) const {
   std::lock_guard lock(mutex_);
   const auto found = doubtful_.find(backend);
-  return found == doubtful_.end() ? "" : found->second;
-}
-
-void ConfigMapIntents::set_doubtful(const std::string& backend, const std::string& token) {
-  std::lock_guard lock(mutex_);
-  if (token.empty()) {
-    doubtful_.erase(backend);
-  } else {
-    doubtful_[backend] = token;
-  }
+  return found != doubtful_.end() && found->second.contains(token);
 }
 
 }  // namespace collage::reconcile

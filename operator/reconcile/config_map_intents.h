@@ -2,6 +2,7 @@
 
 #include <map>
 #include <mutex>
+#include <set>
 #include <string>
 
 #include "operator/engine/intents.h"
@@ -35,16 +36,15 @@ class ConfigMapIntents final : public engine::IntentStore {
   absl::StatusOr<std::string> write(const base::Context& context, const std::string& backend,
                                     const base::Json& object, const std::string& version);
   std::string next_token();
-  // The token of a write of ours whose fate is unknown, "" when there is none.
-  std::string doubtful(const std::string& backend) const;
-  void set_doubtful(const std::string& backend, const std::string& token);
+  // Is this the token of a write of ours whose fate was unknown, since the last that surely arrived?
+  bool is_doubtful(const std::string& backend, const std::string& token) const;
 
   kube::Client& client_;
   const std::string name_space_;
   const std::string identity_;  // of this process
   mutable std::mutex mutex_;
   uint64_t sequence_ = 0;
-  std::map<std::string, std::string> doubtful_;  // by backend
+  std::map<std::string, std::set<std::string>> doubtful_;  // tokens by backend
 };
 
 }  // namespace collage::reconcile
