@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/metrics.h"
 #include "base/status.h"
+#include "base/subprocess.h"
 #include "operator/node/agent_impl.h"
 
 namespace collage::node {
@@ -44,6 +45,17 @@ std::vector<std::string> contradictions(const VolumeRecord& record, const std::s
     if (decide(publication.state, boot, seen) == PublishDecision::kReportStale) paths.push_back(target);
   }
   return paths;
+}
+
+void show(const NodeStatus& status) {
+  static const base::Gauge mounts("collage_node_mounts",
+                                  "Volumes staged here, and paths whose mount is gone.", {"state"});
+  static const base::Gauge abandoned(
+      "collage_node_abandoned_children",
+      "Steps that hang in the kernel and were given up, at most one a volume.");
+  mounts.set(status.mounts_held, {"held"});
+  mounts.set(status.mounts_stale, {"stale"});
+  abandoned.set(base::abandoned_children());
 }
 
 }  // namespace
@@ -149,6 +161,7 @@ void AgentImpl::find_unjournaled(const mount::MountTable& table) {
 
 // Every 30 s: mounts that went away under a volume that nobody works on.
 void AgentImpl::look_for_stale() {
+  show(status());
   const absl::StatusOr<mount::MountTable> before = mounter_->table();
   if (!before.ok()) return;
   std::vector<std::string> handles;
