@@ -81,8 +81,13 @@ func (c *Cluster) describe(purpose string, out io.Writer) {
 	line("ports", "none of the host's. Inside: 443, 10250, 22379, 22380, 20257, 20259")
 	line("sysctls", "none of the host's. Inside: net.ipv4.ip_forward=1")
 	line("while up", "cgroups named %s, some loop devices, processes of one process namespace", c.cgroup())
-	line("after", "'cluster down' removes all of that. There remain build/, the caches of Go and ccache, and the packages:")
-	line("", "'make clean' and 'e2e/setup/packages.sh --remove' take those away too")
+	if purpose == "quickstart" {
+		line("after", "'make quickstart-down' removes all of that and the packages that were installed (KEEP=packages leaves")
+		line("", "those). There remain build/, which 'make clean' removes, and the caches of Go and ccache")
+	} else {
+		line("after", "'cluster down' removes all of that. There remain build/, the caches of Go and ccache, and the packages:")
+		line("", "'make clean' and 'e2e/setup/packages.sh --remove' take those away too")
+	}
 	fmt.Fprintln(out)
 }
 
