@@ -146,9 +146,6 @@ func (s *supervisor) startContainerd() error {
 			return err
 		}
 	}
-	if err := writeBaseImages(s.c.path("images.tar")); err != nil {
-		return err
-	}
 	for _, node := range Nodes {
 		enter, err := s.c.enterNode(node.Name)
 		if err != nil {

@@ -99,6 +99,10 @@ func (c *Cluster) prepare(say func(string, ...any)) (CgroupVersion, error) {
 	if err := c.writePKI(); err != nil {
 		return 0, err
 	}
+	// Here, since it runs a program and reads what that prints: the supervisor reaps every child, and would be first.
+	if err := writeBaseImages(c.path("images.tar")); err != nil {
+		return 0, err
+	}
 	return version, c.writeConfig(version)
 }
 

@@ -45,7 +45,7 @@ run_go() {  # run_go FOLDER [PACKAGE...]
   ok=$(grep -c '^--- PASS' "$log")
   bad=$(grep -c '^--- FAIL' "$log")
   count "$folder $*" "$ok" "$bad" "$code"
-  [ "$code" = 0 ] || { grep -A 30 -E '^ *--- FAIL|^panic' "$log" | head -120; }
+  [ "$code" = 0 ] || { grep -B 25 -A 5 -E '^ *--- FAIL|^panic' "$log" | head -120; }
 }
 
 for part in "$@"; do
