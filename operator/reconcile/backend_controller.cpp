@@ -8,7 +8,6 @@
 #include "absl/strings/str_cat.h"
 #include "base/json.h"
 #include "base/log.h"
-#include "base/quantity.h"
 #include "base/status.h"
 #include "drivers/codec.h"
 #include "operator/engine/names.h"
@@ -23,13 +22,7 @@ using base::Json;
 constexpr auto kResync = std::chrono::seconds(60);      // looks again; writes nothing when nothing changed
 constexpr auto kProbeAgain = std::chrono::seconds(10);  // after a failure
 constexpr auto kProbeTimeout = std::chrono::seconds(30);
-constexpr auto kCountLater = std::chrono::seconds(10);  // volume counts in the status may lag by this much
-
-const drivers::Kind* kind_named(const std::vector<drivers::Kind>& kinds, const std::string& name) {
-  auto found =
-      std::find_if(kinds.begin(), kinds.end(), [&](const auto& kind) { return kind.info.kind == name; });
-  return found == kinds.end() ? nullptr : &*found;
-}
+constexpr auto kCountLater = std::chrono::seconds(10);  // counts and room in the status may lag by this much
 
 // The Secret's data, decoded. The message names the Secret and the field that names it.
 absl::StatusOr<base::Secrets> read_secret(const base::Context& context, kube::Client& client,
@@ -54,16 +47,13 @@ absl::StatusOr<base::Secrets> read_secret(const base::Context& context, kube::Cl
   return secrets;
 }
 
-int attached_volumes(const World& world, const std::string& backend) {
-  int count = 0;
-  for (const auto& attachment : world.attachments.list()) {
-    if (!attachment->attached) continue;
-    auto volume = world.volumes.get(attachment->volume_name);
-    if (!volume || !world.kind_of_driver(volume->driver)) continue;
-    auto handle = engine::parse_handle(volume->handle);
-    if (handle.ok() && handle->backend == backend) ++count;
+// What a node says of backends, without how much room it measured.
+Json without_room(Json backends) {
+  if (!backends.is_array()) return backends;
+  for (Json& backend : backends) {
+    if (backend.is_object() && backend.contains("capacity")) backend["capacity"] = true;
   }
-  return count;
+  return backends;
 }
 
 }  // namespace
@@ -100,8 +90,13 @@ BackendController::BackendController(World& world, engine::NodeOperations& nodes
       return found ? *found : Json();
     };
     // Answers to operations change the object often; only what it says of backends matters here.
-    if (backends_of(before) == backends_of(after)) return;
-    for (const auto& backend : world_.backend_objects.list()) controller_.enqueue(backend->meta.name);
+    const Json was = backends_of(before), is = backends_of(after);
+    if (was == is) return;
+    // Room comes and goes with every volume: that can wait for the count of the volumes.
+    const bool only_room = without_room(was) == without_room(is);
+    for (const auto& backend : world_.backend_objects.list()) {
+      only_room ? enqueue_later(backend->meta.name) : controller_.enqueue(backend->meta.name);
+    }
   });
   world_.nodes.add_handler([this](const auto& before, const auto& after) {
     if (before && after && before->ready == after->ready) return;
@@ -156,6 +151,12 @@ BackendController::Memory& BackendController::memory(const std::string& name) {
   return *slot;
 }
 
+const drivers::Kind* BackendController::kind_named(const std::string& name) const {
+  auto found = std::find_if(world_.kinds.begin(), world_.kinds.end(),
+                            [&](const drivers::Kind& kind) { return kind.info.kind == name; });
+  return found == world_.kinds.end() ? nullptr : &*found;
+}
+
 std::vector<NodeView> BackendController::node_views(const std::string& backend) const {
   std::vector<NodeView> views;
   for (const std::string& node : nodes_.agent_nodes()) {
@@ -177,24 +178,6 @@ std::vector<NodeView> BackendController::node_views(const std::string& backend) 
     views.push_back(std::move(view));
   }
   return views;
-}
-
-absl::Status BackendController::keep_finalizer(const base::Context& context,
-                                               const kube::BackendObject& object, bool wanted) {
-  if (object.meta.has_finalizer(engine::kBackendFinalizer) == wanted) return absl::OkStatus();
-  Json finalizers = Json::array();
-  for (const auto& finalizer : object.meta.finalizers) {
-    if (finalizer != std::string_view(engine::kBackendFinalizer)) finalizers.push_back(finalizer.str());
-  }
-  if (wanted) finalizers.push_back(engine::kBackendFinalizer);
-  // The resourceVersion keeps a finalizer that somebody else adds at this moment.
-  auto patched = world_.client.patch(
-      context, kube::kStorageBackends, object.meta.key(), kube::PatchType::kMerge,
-      {{"metadata", {{"finalizers", finalizers}, {"resourceVersion", object.meta.resource_version}}}}, {});
-  if (absl::IsNotFound(patched.status())) return absl::OkStatus();
-  return patched.ok()
-             ? absl::OkStatus()
-             : base::annotate(patched.status(), absl::StrCat("patch StorageBackend ", object.meta.name));
 }
 
 absl::Status BackendController::prepare(const base::Context& context, const kube::BackendObject& object,
@@ -279,7 +262,7 @@ kube::Outcome BackendController::reconcile(const base::Context& context, const s
   BackendFacts facts{.spec = spec.status(), .deleting = object->meta.deleting};
   const drivers::Kind* kind = nullptr;
   if (spec.ok()) {
-    kind = kind_named(world_.kinds, spec->kind);
+    kind = kind_named(spec->kind);
     facts.paused = spec->paused;
     facts.needs_credentials = !spec->credentials_secret.empty();
     facts.control = kind->info.control;
@@ -338,105 +321,6 @@ kube::Outcome BackendController::reconcile(const base::Context& context, const s
   if (!trouble.ok()) return kube::Retry{trouble};
   if (!facts.spec.ok()) return kube::Terminal{facts.spec};
   return kube::RequeueAfter{facts.probe.ok() ? kResync : kProbeAgain};
-}
-
-kube::Outcome BackendController::reconcile_deleted(const base::Context& context, const std::string& name,
-                                                   const kube::BackendObject& object, BackendFacts facts) {
-  Memory& mine = memory(name);
-  const auto policy = mine.spec ? mine.spec->deletion_policy : engine::DeletionPolicy::kBlock;
-  const auto volumes = world_.volumes.by_index(World::kByBackend, name);
-  const size_t intents = mine.intents ? mine.intents->open().size() : 0;
-  if (policy != engine::DeletionPolicy::kOrphan && (!volumes.empty() || intents > 0)) {
-    size_t bound = 0;
-    for (const auto& volume : volumes) {
-      if (volume->phase == "Bound") {
-        ++bound;
-      } else if (policy == engine::DeletionPolicy::kDelete && volume->phase == "Released" &&
-                 volume->reclaim_policy != "Delete") {
-        // The reclaim controller then deletes it as any other.
-        auto patched = world_.client.patch(context, kube::kPersistentVolumes, volume->meta.key(),
-                                           kube::PatchType::kMerge,
-                                           {{"spec", {{"persistentVolumeReclaimPolicy", "Delete"}}}}, {});
-        if (!patched.ok() && !absl::IsNotFound(patched.status())) return kube::Retry{patched.status()};
-      }
-    }
-    facts.deletion_message =
-        absl::StrCat("Deletion waits: ", volumes.size(), " PersistentVolumes are on this backend, ", bound,
-                     " of them bound (kubectl get pv), and ", intents,
-                     " creates are under way. Delete their claims, or set spec.deletionPolicy to Orphan to "
-                     "leave the volumes where they are.");
-    if (mine.spec && mine.driver)
-      publish_backend(object, mine, absl::FailedPreconditionError("the StorageBackend is being deleted"));
-    const drivers::Kind* kind = mine.spec ? kind_named(world_.kinds, mine.spec->kind) : nullptr;
-    absl::Status written = write_status(context, object, decide(facts), facts, mine, kind);
-    std::lock_guard lock(mutex_);
-    seen_[name] = true;
-    if (!written.ok()) return kube::Retry{written};
-    return kube::RequeueAfter{kResync};
-  }
-  // Nothing refers to it: what we keep for it goes first, the finalizer last.
-  absl::Status status = remove_classes(context, world_, name);
-  if (status.ok()) status = capacity_.remove(context, name);
-  if (status.ok())
-    status = world_.client.remove(context, kube::kConfigMaps,
-                                  {world_.name_space, absl::StrCat("collage-intents-", name)}, {});
-  if (status.ok()) status = keep_finalizer(context, object, false);
-  if (!status.ok()) return kube::Retry{status};
-  world_.backends.remove(name);
-  base::log::info(context, "storage backend removed", {{"backend", name}, {"volumes_left", volumes.size()}});
-  return kube::Done{};
-}
-
-absl::Status BackendController::write_status(const base::Context& context, const kube::BackendObject& object,
-                                             const BackendVerdict& verdict, const BackendFacts& facts,
-                                             const Memory& memory, const drivers::Kind* kind) {
-  const Json* before = base::find(*object.json, "/status");
-  Json status = {
-      {"observedGeneration", object.meta.generation},
-      {"phase", verdict.phase},
-      {"conditions",
-       conditions_json(verdict.conditions, base::find(*object.json, "/status/conditions"),
-                       static_cast<int64_t>(object.meta.generation), base::rfc3339(context.clock().wall()))},
-  };
-  if (kind != nullptr && memory.driver) {
-    const auto used = world_.usage.total(object.meta.name);
-    status["kind"] = kind->info.kind;
-    status["systemID"] = memory.system_id;
-    status["features"] = drivers::features(*memory.driver);
-    status["clusterID"] = world_.cluster_id;
-    status["volumes"] = {{"count", world_.volumes.by_index(World::kByBackend, object.meta.name).size()},
-                         {"provisioned", base::format_quantity(used.bytes)},
-                         {"attached", attached_volumes(world_, object.meta.name)},
-                         {"orphans", 0}};
-    if (facts.capacity) {
-      const drivers::Capacity& now = *facts.capacity;
-      status["capacity"] = {{"total", base::human_bytes(now.total_bytes)},
-                            {"available", base::human_bytes(now.available_bytes)}};
-    }
-  }
-  Json change = Json::object();
-  for (const auto& [field, value] : status.items()) {
-    const Json* is = before ? base::find(*before, absl::StrCat("/", field)) : nullptr;
-    if (is == nullptr || *is != value) change[field] = value;
-  }
-  if (change.empty()) return absl::OkStatus();
-  auto patched =
-      world_.client.patch(context, kube::kStorageBackends, object.meta.key(), kube::PatchType::kMerge,
-                          {{"status", change}}, {.subresource = "status"});
-  if (absl::IsNotFound(patched.status())) return absl::OkStatus();
-  if (!patched.ok())
-    return base::annotate(patched.status(),
-                          absl::StrCat("write the status of StorageBackend ", object.meta.name));
-  world_.backend_objects.observe(*patched);
-  // One event for a change that a person may be waiting for.
-  const std::string old_reason = before ? base::get_string(*before, "/conditions/0/reason") : "";
-  const Condition& ready = verdict.conditions.front();
-  if (old_reason != ready.reason && ready.status != "True") {
-    world_.events.event(kube::event_target(object), kube::EventType::kWarning, ready.reason, ready.message);
-  } else if (old_reason != ready.reason && !old_reason.empty()) {
-    world_.events.event(kube::event_target(object), kube::EventType::kNormal, ready.reason, ready.message);
-  }
-  return absl::OkStatus();
 }
 
 }  // namespace collage::reconcile

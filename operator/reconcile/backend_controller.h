@@ -52,6 +52,7 @@ class BackendController {
   absl::Status prepare(const base::Context& context, const kube::BackendObject& object,
                        const drivers::Kind& kind, Memory& memory);
   void probe(const base::Context& context, const drivers::Kind& kind, Memory& memory);
+  const drivers::Kind* kind_named(const std::string& name) const;
   std::vector<NodeView> node_views(const std::string& backend) const;
   void publish_backend(const kube::BackendObject& object, Memory& memory, const absl::Status& ready);
   absl::Status keep_finalizer(const base::Context& context, const kube::BackendObject& object, bool wanted);
