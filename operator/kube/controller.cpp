@@ -1,6 +1,8 @@
 #include "operator/kube/controller.h"
 
 #include <algorithm>
+#include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -26,14 +28,42 @@ struct Controller::State {
         reconcile(std::move(reconcile_)),
         queue(name, clock) {}
 
+  // Threads are started as keys come: one always waits for the next key, until there are `workers`. A lane
+  // that is rarely used costs one thread.
+  void add_thread(const base::Context& context) {
+    std::lock_guard lock(mutex);
+    if (stopping || idle > 0 || threads.size() >= static_cast<size_t>(workers)) return;
+    try {
+      threads.emplace_back([this, context] { work(context); });
+      ++idle;
+    } catch (const std::system_error& error) {
+      // Those that run go on. Without any, nothing would ever be done.
+      if (threads.empty()) throw;
+      base::log::warning(context, "no further thread can be started",
+                         {{"controller", name}, {"threads", threads.size()}, {"error", error.what()}});
+    }
+  }
+
+  std::optional<std::string> next(const base::Context& context) {
+    std::optional<std::string> key = queue.get();
+    {
+      std::lock_guard lock(mutex);
+      --idle;
+    }
+    if (key) add_thread(context);
+    return key;
+  }
+
   void work(const base::Context& context) {
-    while (const std::optional<std::string> key = queue.get()) {
+    while (const std::optional<std::string> key = next(context)) {
       // With every line that is logged below, so that one reconcile can be followed through the log.
       const base::Context one = context.with_field("controller", name)
                                     .with_field("key", *key)
                                     .with_field("reconcile", base::random_hex(4));
       finish(one, *key, reconcile(one, *key));
       queue.done(*key);
+      std::lock_guard lock(mutex);
+      ++idle;
     }
   }
 
@@ -71,7 +101,10 @@ struct Controller::State {
   const int workers;
   const Reconcile reconcile;
   WorkQueue queue;
+  std::mutex mutex;
   std::vector<std::jthread> threads;
+  int idle = 0;  // threads that wait for a key, or were started to
+  bool stopping = false;
   std::unique_ptr<std::stop_callback<std::function<void()>>> on_stop;
 };
 
@@ -94,15 +127,19 @@ void Controller::start(const base::Context& context) {
   State* const state = state_.get();
   state->on_stop = std::make_unique<std::stop_callback<std::function<void()>>>(
       context.stop(), [state] { state->queue.stop(); });
-  for (int i = 0; i < state->workers; ++i) {
-    state->threads.emplace_back([state, context] { state->work(context); });
-  }
+  state->add_thread(context);
 }
 
 void Controller::stop() {
   state_->on_stop.reset();
   state_->queue.stop();
-  state_->threads.clear();  // joins
+  std::vector<std::jthread> threads;
+  {
+    std::lock_guard lock(state_->mutex);
+    state_->stopping = true;
+    threads.swap(state_->threads);
+  }
+  // Joins, not under the lock: who ends takes it.
 }
 
 const std::string& Controller::name() const {
