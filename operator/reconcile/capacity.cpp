@@ -71,10 +71,12 @@ drivers::Capacity under_limits(drivers::Capacity capacity, const engine::Limits&
 }
 
 bool worth_publishing(const drivers::Capacity& published, const drivers::Capacity& now) {
-  if (published.maximum_volume_bytes != now.maximum_volume_bytes) return true;
-  if ((published.available_bytes == 0) != (now.available_bytes == 0)) return true;
-  const int64_t difference = std::abs(published.available_bytes - now.available_bytes);
-  return difference > std::max(published.available_bytes, now.available_bytes) / 100;
+  // For many drivers the largest volume is what is available, and moves with each volume that is made.
+  const auto moved = [](int64_t before, int64_t after) {
+    return (before == 0) != (after == 0) || std::abs(before - after) > std::max(before, after) / 100;
+  };
+  return moved(published.available_bytes, now.available_bytes) ||
+         moved(published.maximum_volume_bytes, now.maximum_volume_bytes);
 }
 
 absl::StatusOr<std::vector<SegmentCapacity>> CapacityPublisher::measure(
