@@ -20,7 +20,7 @@ namespace {
 using base::Json;
 
 constexpr auto kOperationTimeout = std::chrono::minutes(5);
-constexpr size_t kThreads = 16;
+constexpr size_t kThreads = 32;
 constexpr auto kMeasureEvery = std::chrono::seconds(30);
 constexpr auto kMeasureTimeout = std::chrono::seconds(10);
 
@@ -71,7 +71,7 @@ NodeAgent::NodeAgent(kube::Client& client, node::Agent& agent, const std::vector
       backends_(client),
       self_(client, only(node_name_)),
       workers_("operations", kThreads),
-      commit_(std::chrono::milliseconds(50), std::chrono::seconds(2),
+      commit_(std::chrono::milliseconds(100), std::chrono::seconds(2),
               [this](const base::Context& context) { return write_status(context); }) {
   backends_.add_handler([this](const auto& before, const auto& after) {
     // The operator's own status writes change nothing here, but for the storage system's identity.

@@ -17,7 +17,7 @@ namespace {
 using base::Json;
 
 constexpr auto kCallTimeout = std::chrono::seconds(60);
-constexpr auto kSpacing = std::chrono::milliseconds(50);
+constexpr auto kSpacing = std::chrono::milliseconds(100);
 constexpr auto kIdle = std::chrono::seconds(1);
 
 const base::Histogram& call_seconds() {
