@@ -66,11 +66,15 @@ func samples(text io.Reader, family string, found func(labels map[string]string,
 	lines := bufio.NewScanner(text)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
-		rest, ok := strings.CutPrefix(lines.Text(), family+"{")
-		if !ok {
+		rest, ok := strings.CutPrefix(lines.Text(), family)
+		if !ok || rest == "" || (rest[0] != '{' && rest[0] != ' ') {
 			continue
 		}
 		labels := map[string]string{}
+		if rest[0] == ' ' {
+			rest = "{}" + rest
+		}
+		rest = rest[1:]
 		for !strings.HasPrefix(rest, "}") {
 			name, tail, ok := strings.Cut(rest, `="`)
 			end := closingQuote(tail)
@@ -100,11 +104,11 @@ func closingQuote(text string) int {
 	return -1
 }
 
-// serverWrites is what the API server counted of the candidates' writes.
-func (a *api) serverWrites(ctx context.Context) (tally, error) {
+// serverCounts is what the API server says of the candidates' writes, and of its own processor time.
+func (a *api) serverCounts(ctx context.Context) (tally, time.Duration, error) {
 	text, err := a.do(ctx, http.MethodGet, "/metrics", nil)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	counted := tally{}
 	err = samples(bytes.NewReader(text), "apiserver_request_total", func(labels map[string]string, value float64) {
@@ -117,29 +121,45 @@ func (a *api) serverWrites(ctx context.Context) (tally, error) {
 		}
 		counted[labels["verb"]+" "+resource] += value
 	})
-	return counted, err
+	if err != nil {
+		return nil, 0, err
+	}
+	var processor time.Duration
+	err = samples(bytes.NewReader(text), "process_cpu_seconds_total", func(_ map[string]string, value float64) {
+		processor = time.Duration(value * float64(time.Second))
+	})
+	return counted, processor, err
+}
+
+// metricsOf reads what a process of Collage says of itself.
+func metricsOf(ctx context.Context, address string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/metrics", nil)
+	if err != nil {
+		return nil, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	return io.ReadAll(response.Body)
 }
 
 // ownWrites is what processes of Collage say that they sent, without events and Leases.
 func ownWrites(ctx context.Context, addresses []string) (float64, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
 	total := 0.0
 	for _, address := range addresses {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/metrics", nil)
+		text, err := metricsOf(ctx, address)
 		if err != nil {
 			return 0, err
 		}
-		response, err := http.DefaultClient.Do(request)
-		if err != nil {
-			return 0, err
-		}
-		err = samples(response.Body, "collage_kube_writes_total", func(labels map[string]string, value float64) {
+		err = samples(bytes.NewReader(text), "collage_kube_writes_total", func(labels map[string]string, value float64) {
 			if labels["resource"] != "events" && labels["resource"] != "leases" {
 				total += value
 			}
 		})
-		response.Body.Close()
 		if err != nil {
 			return 0, err
 		}

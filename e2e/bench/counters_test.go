@@ -18,6 +18,10 @@ apiserver_request_total{code="409",resource="a \"quoted\" one",subresource="stat
 	if err != nil {
 		t.Fatal(err)
 	}
+	total := 0.0
+	if err := samples(strings.NewReader("cpu 1.5\ncpus 3\n"), "cpu", func(_ map[string]string, value float64) { total += value }); err != nil || total != 1.5 {
+		t.Fatalf("without labels: %v, %v", total, err)
+	}
 	if len(seen) != 2 || seen["201 POST persistentvolumes/"] != 1000 || seen[`409 PATCH a \"quoted\" one/status`] != 150 {
 		t.Fatalf("read %v", seen)
 	}

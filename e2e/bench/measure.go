@@ -157,7 +157,30 @@ func (s *session) round(ctx context.Context, number int, who candidate) error {
 			return fmt.Errorf("%s: %w", phase, err)
 		}
 	}
+	return s.keepMetrics(ctx, metrics)
+}
+
+// keepMetrics leaves what Collage's processes say of themselves beside their logs.
+func (s *session) keepMetrics(ctx context.Context, metrics []string) error {
+	for i, address := range metrics {
+		text, err := metricsOf(ctx, address)
+		if err != nil {
+			return err
+		}
+		name := append([]string{"operator"}, nodeNames()...)[i]
+		if err := os.WriteFile(filepath.Join(s.programs.logs, name+".metrics"), text, 0o644); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+func nodeNames() []string {
+	var names []string
+	for _, node := range cluster.Nodes {
+		names = append(names, node.Name)
+	}
+	return names
 }
 
 // ready waits until Collage can attach to each node: kubelet has registered the driver with both.
@@ -177,12 +200,40 @@ func (s *session) ready(ctx context.Context) error {
 	return nil
 }
 
-func (s *session) phase(ctx context.Context, title, phase string, l *load, metrics []string, running *process) error {
-	ownBefore, err := s.quiet(ctx, metrics)
-	if err != nil {
-		return err
+// reading is the state of all counters at one moment.
+type reading struct {
+	own       float64 // writes, as Collage counts them
+	server    tally   // writes, as the API server counts them
+	serverCPU time.Duration
+	processor time.Duration
+}
+
+func (s *session) read(ctx context.Context, metrics []string, processes []*process) (r reading, err error) {
+	if r.own, err = s.quiet(ctx, metrics); err != nil {
+		return r, err
 	}
-	before, err := s.api.serverWrites(ctx)
+	if r.server, r.serverCPU, err = s.api.serverCounts(ctx); err != nil {
+		return r, err
+	}
+	for _, p := range processes {
+		if err := p.running(); err != nil {
+			return r, err
+		}
+		used, err := processorTime(p.pid)
+		if err != nil {
+			return r, err
+		}
+		r.processor += used
+	}
+	return r, nil
+}
+
+func (s *session) phase(ctx context.Context, title, phase string, l *load, metrics []string, running *process) error {
+	processes := []*process{running}
+	if l.who == collage {
+		processes = append(processes, s.agents...)
+	}
+	before, err := s.read(ctx, metrics, processes)
 	if err != nil {
 		return err
 	}
@@ -199,21 +250,19 @@ func (s *session) phase(ctx context.Context, title, phase string, l *load, metri
 		}
 	}
 	// What a phase leaves to be written belongs to it.
-	ownAfter, err := s.quiet(ctx, metrics)
+	after, err := s.read(ctx, metrics, processes)
 	if err != nil {
 		return err
 	}
-	after, err := s.api.serverWrites(ctx)
-	if err != nil {
-		return err
+	m := measurement{took: took, count: float64(l.count(phase)), writes: after.server.minus(before.server),
+		processor: after.processor - before.processor, serverCPU: after.serverCPU - before.serverCPU}
+	s.say("%s %s: %.2f s, %.0f a second, %.2f writes, %.1f ms of processor time each (%.1f the API server)", title, phase, took.Seconds(),
+		m.count/took.Seconds(), m.writes.sum()/m.count, m.processor.Seconds()*1000/m.count,
+		m.serverCPU.Seconds()*1000/m.count)
+	if own := after.own - before.own; metrics != nil && math.Abs(own-m.writes.sum()) > 0.02*own+2 {
+		s.say("note: the API server counted %.0f writes, Collage says that it sent %.0f", m.writes.sum(), own)
 	}
-	counted := after.minus(before)
-	count := float64(l.count(phase))
-	s.say("%s %s: %.2f s, %.0f a second, %.2f writes each", title, phase, took.Seconds(), count/took.Seconds(), counted.sum()/count)
-	if metrics != nil && math.Abs(ownAfter-ownBefore-counted.sum()) > 0.02*counted.sum()+2 {
-		s.say("note: the API server counted %.0f writes, Collage says that it sent %.0f", counted.sum(), ownAfter-ownBefore)
-	}
-	s.result.add(l.who, phase, took, counted, count)
+	s.result.add(l.who, phase, m)
 	return nil
 }
 
@@ -237,7 +286,7 @@ func (s *session) quiet(ctx context.Context, metrics []string) (float64, error) 
 		if time.Since(begun) > time.Minute {
 			return 0, fmt.Errorf("Collage goes on writing with nothing to do (%.0f writes so far)", count)
 		}
-		if err := sleep(ctx, 200*time.Millisecond); err != nil {
+		if err := sleep(ctx, 500*time.Millisecond); err != nil {
 			return 0, err
 		}
 	}

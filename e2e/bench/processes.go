@@ -149,6 +149,28 @@ func memory(pid int, what string) (float64, error) {
 	return 0, fmt.Errorf("process %d has no %s", pid, what)
 }
 
+// processorTime is what a process has used of the processors so far.
+func processorTime(pid int) (time.Duration, error) {
+	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	// The name, in parentheses, may hold anything; the fields after it are numbered from 3 (proc(5)).
+	fields := strings.Fields(string(content)[strings.LastIndexByte(string(content), ')')+1:])
+	if len(fields) < 13 {
+		return 0, fmt.Errorf("process %d: unexpected stat", pid)
+	}
+	ticks := 0.0
+	for _, field := range fields[11:13] { // utime and stime, in hundredths of a second
+		value, err := strconv.ParseFloat(field, 64)
+		if err != nil {
+			return 0, err
+		}
+		ticks += value
+	}
+	return time.Duration(ticks * float64(10*time.Millisecond)), nil
+}
+
 // programs are what is measured, and where.
 type programs struct {
 	cluster *cluster.Cluster

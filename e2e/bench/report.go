@@ -12,35 +12,67 @@ import (
 	"time"
 )
 
+// measurement is one phase of one round.
+type measurement struct {
+	took      time.Duration
+	count     float64 // of operations
+	writes    tally
+	processor time.Duration // of the candidate
+	serverCPU time.Duration // of the API server
+}
+
 // results collects every measurement of a run.
 type results struct {
 	options *options
-	seconds map[string]map[string][]float64 // by candidate and phase, a number a round
-	writes  map[string]map[string]tally     // of all rounds
-	done    map[string]map[string]float64   // operations in all rounds
+	rounds  map[string]map[string][]measurement // by candidate and phase
 
 	operatorRSS, nodeRSS, nodeAnon float64 // MiB, the largest seen
 }
 
 func newResults(o *options) results {
-	r := results{options: o, seconds: map[string]map[string][]float64{}, writes: map[string]map[string]tally{},
-		done: map[string]map[string]float64{}}
-	for _, who := range []candidate{collage, floor} {
-		r.seconds[who.name], r.writes[who.name] = map[string][]float64{}, map[string]tally{}
-		r.done[who.name] = map[string]float64{}
-	}
-	return r
+	return results{options: o,
+		rounds: map[string]map[string][]measurement{collage.name: {}, floor.name: {}}}
 }
 
-func (r *results) add(who candidate, phase string, took time.Duration, counted tally, count float64) {
-	r.seconds[who.name][phase] = append(r.seconds[who.name][phase], took.Seconds())
-	if r.writes[who.name][phase] == nil {
-		r.writes[who.name][phase] = tally{}
+func (r *results) add(who candidate, phase string, m measurement) {
+	r.rounds[who.name][phase] = append(r.rounds[who.name][phase], m)
+}
+
+func (r *results) seconds(who candidate, phase string) []float64 {
+	var all []float64
+	for _, m := range r.rounds[who.name][phase] {
+		all = append(all, m.took.Seconds())
 	}
-	for key, value := range counted {
-		r.writes[who.name][phase][key] += value
+	return all
+}
+
+// rate is the median of operations a second.
+func (r *results) rate(who candidate, phase string) float64 {
+	return r.rounds[who.name][phase][0].count / median(r.seconds(who, phase))
+}
+
+// writes of one operation, the mean of all rounds.
+func (r *results) writes(who candidate, phase string) tally {
+	each, count := tally{}, 0.0
+	for _, m := range r.rounds[who.name][phase] {
+		count += m.count
 	}
-	r.done[who.name][phase] += count
+	for _, m := range r.rounds[who.name][phase] {
+		for key, value := range m.writes {
+			each[key] += value / count
+		}
+	}
+	return each
+}
+
+// processor is the median of milliseconds of processor time for one operation: the candidate's and the API server's.
+func (r *results) processor(who candidate, phase string) (own, server float64) {
+	var all, servers []float64
+	for _, m := range r.rounds[who.name][phase] {
+		all = append(all, m.processor.Seconds()*1000/m.count)
+		servers = append(servers, m.serverCPU.Seconds()*1000/m.count)
+	}
+	return median(all), median(servers)
 }
 
 func median(values []float64) float64 {
@@ -62,16 +94,7 @@ func ratios(floorSeconds, collageSeconds []float64) []float64 {
 }
 
 func (r *results) ratios(phase string) []float64 {
-	return ratios(r.seconds[floor.name][phase], r.seconds[collage.name][phase])
-}
-
-// rate is the median of operations a second.
-func (r *results) rate(who candidate, phase string) float64 {
-	return r.done[who.name][phase] / float64(r.options.rounds) / median(r.seconds[who.name][phase])
-}
-
-func (r *results) writesEach(who candidate, phase string) float64 {
-	return r.writes[who.name][phase].sum() / r.done[who.name][phase]
+	return ratios(r.seconds(floor, phase), r.seconds(collage, phase))
 }
 
 // write makes the flat object that other programs read.
@@ -84,9 +107,11 @@ func (r *results) write(path string) error {
 		paired := r.ratios(phase)
 		flat[phase+"_ratio_to_floor"] = median(paired)
 		flat[phase+"_ratio_lowest"], flat[phase+"_ratio_highest"] = slices.Min(paired), slices.Max(paired)
-		flat[phase+"_writes"] = r.writesEach(collage, phase)
-		flat[phase+"_writes_through_nodes"] = r.writes[collage.name][phase].throughNodes() / r.done[collage.name][phase]
-		flat[phase+"_floor_writes"] = r.writesEach(floor, phase)
+		writes := r.writes(collage, phase)
+		flat[phase+"_writes"], flat[phase+"_writes_through_nodes"] = writes.sum(), writes.throughNodes()
+		flat[phase+"_floor_writes"] = r.writes(floor, phase).sum()
+		flat[phase+"_processor_ms"], flat[phase+"_apiserver_ms"] = r.processor(collage, phase)
+		flat[phase+"_floor_processor_ms"], flat[phase+"_floor_apiserver_ms"] = r.processor(floor, phase)
 		flat[phase+"_per_second"] = r.rate(collage, phase)
 		flat[phase+"_floor_per_second"] = r.rate(floor, phase)
 	}
@@ -109,20 +134,25 @@ func (r *results) write(path string) error {
 
 func (r *results) print(out io.Writer) {
 	fmt.Fprintf(out, "\n%d rounds; ratio to the floor = floor's seconds / Collage's, median of paired rounds\n\n", r.options.rounds)
-	fmt.Fprintf(out, "%-22s %7s %15s %12s %12s %8s %8s\n", "", "ratio", "lowest-highest", "collage/s", "floor/s", "writes", "floor's")
+	fmt.Fprintf(out, "%-16s %7s %15s %11s %9s %8s %8s %9s %9s\n", "", "ratio", "lowest-highest", "collage/s", "floor/s",
+		"writes", "floor's", "cpu ms", "floor's")
 	for _, phase := range phaseNames {
 		paired := r.ratios(phase)
-		count := r.done[collage.name][phase] / float64(r.options.rounds)
-		fmt.Fprintf(out, "%-22s %7.2f %15s %12.0f %12.0f %8.2f %8.2f\n", fmt.Sprintf("%s %.0f", phase, count), median(paired),
+		own, server := r.processor(collage, phase)
+		floorOwn, floorServer := r.processor(floor, phase)
+		fmt.Fprintf(out, "%-16s %7.2f %15s %11.0f %9.0f %8.2f %8.2f %9s %9s\n",
+			fmt.Sprintf("%s %.0f", phase, r.rounds[collage.name][phase][0].count), median(paired),
 			fmt.Sprintf("%.2f-%.2f", slices.Min(paired), slices.Max(paired)), r.rate(collage, phase), r.rate(floor, phase),
-			r.writesEach(collage, phase), r.writesEach(floor, phase))
+			r.writes(collage, phase).sum(), r.writes(floor, phase).sum(),
+			fmt.Sprintf("%.1f+%.1f", own, server), fmt.Sprintf("%.1f+%.1f", floorOwn, floorServer))
 	}
+	fmt.Fprintf(out, "cpu ms: processor time for one operation, the candidate's own + the API server's meanwhile\n")
 	fmt.Fprintf(out, "\nCollage's writes for one operation, by what was written\n")
 	for _, phase := range phaseNames {
 		var parts []string
-		counted := r.writes[collage.name][phase]
-		for _, key := range sortedKeys(counted) {
-			parts = append(parts, fmt.Sprintf("%s %.3f", key, counted[key]/r.done[collage.name][phase]))
+		writes := r.writes(collage, phase)
+		for _, key := range sortedKeys(writes) {
+			parts = append(parts, fmt.Sprintf("%s %.3f", key, writes[key]))
 		}
 		fmt.Fprintf(out, "  %-10s %s\n", phase, strings.Join(parts, ", "))
 	}
