@@ -31,7 +31,11 @@ Reclaimer::Reclaimer(World& world, ReclaimOptions options)
           [this](const base::Context& context, const std::string& name) {
             return reconcile(context, name);
           }) {
-  world_.volumes.add_handler([this](const auto&, const auto& after) {
+  world_.volumes.add_handler([this](const auto& before, const auto& after) {
+    if (before != nullptr && (after == nullptr || after->meta.uid != before->meta.uid)) {
+      std::lock_guard lock(mutex_);
+      finished_.erase(before->meta.uid);
+    }
     if (started_ && after != nullptr) enqueue_if_needed(*after);
   });
   // The last attachment that named a volume is gone.
@@ -74,6 +78,7 @@ ReclaimFacts Reclaimer::facts_of(const kube::Volume& volume) const {
 // Most volumes need nothing most of the time: they never come into the queue.
 void Reclaimer::enqueue_if_needed(const kube::Volume& volume) {
   const ReclaimStep step = decide_reclaim(facts_of(volume));
+  if (step == ReclaimStep::kDelete && is_finished(volume)) return;
   if (step != ReclaimStep::kIgnore && step != ReclaimStep::kWaitForDetach) lanes_.enqueue(volume.meta.name);
 }
 
@@ -93,7 +98,7 @@ kube::Outcome Reclaimer::reconcile(const base::Context& context, const std::stri
     case ReclaimStep::kDropFinalizers:
       return drop_finalizers(context, *volume, volume->meta.deleting);
     case ReclaimStep::kDelete:
-      return delete_volume(context, *volume);
+      return is_finished(*volume) ? kube::Done{} : delete_volume(context, *volume);
   }
   return kube::Done{};
 }
@@ -146,10 +151,28 @@ kube::Outcome Reclaimer::remove_at_provider(const base::Context& context, const 
   }
   kube::Outcome outcome = remove_object(context, volume);
   if (std::holds_alternative<kube::Done>(outcome)) {
+    finished(volume);
     metrics::delete_succeeded(volume.storage_class.str(), context.clock().now() - begun);
     base::log::info(context, "volume deleted", {{"volume", volume.handle}});
   }
   return outcome;
+}
+
+void Reclaimer::finished(const kube::Volume& volume) {
+  {
+    std::lock_guard lock(mutex_);
+    finished_.insert(volume.meta.uid);
+  }
+  // The watch may have been faster: then nothing else would ever take it off the list.
+  const auto cached = world_.volumes.get(volume.meta.name);
+  if (cached != nullptr && cached->meta.uid == volume.meta.uid) return;
+  std::lock_guard lock(mutex_);
+  finished_.erase(volume.meta.uid);
+}
+
+bool Reclaimer::is_finished(const kube::Volume& volume) const {
+  std::lock_guard lock(mutex_);
+  return finished_.contains(volume.meta.uid);
 }
 
 // Two writes: the object's delete, and one patch for all that we keep it by. Ours stand before the API

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <map>
 #include <mutex>
+#include <set>
 #include <string>
 
 #include "operator/engine/names.h"
@@ -53,13 +54,18 @@ class Reclaimer {
   kube::Outcome add_finalizer(const base::Context& context, const kube::Volume& volume);
   // going: the object was deleted, only finalizers keep it.
   kube::Outcome drop_finalizers(const base::Context& context, const kube::Volume& volume, bool going);
+  void finished(const kube::Volume& volume);
+  bool is_finished(const kube::Volume& volume) const;
   // An event on the volume; then slowly again, and at once when its backend changes.
   kube::Outcome refuse(const kube::Volume& volume, const absl::Status& why);
 
   World& world_;
   const ReclaimOptions options_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::map<std::string, std::string> waiting_;  // volume -> backend whose change may help
+  // UIDs of volumes that are removed while the cache still holds them: the events of our own writes would
+  // have each looked at, live, once more.
+  std::set<std::string> finished_;
   std::atomic<bool> started_ = false;
   LanedController lanes_;
 };
