@@ -26,6 +26,7 @@ type options struct {
 	bin      string
 	floor    string
 	out      string
+	crds     string
 	rounds   int
 	claims   int
 	attaches int
@@ -39,6 +40,7 @@ func main() {
 	flag.StringVar(&o.bin, "bin", "build/release/bin", "folder of collage and collage-mount")
 	flag.StringVar(&o.floor, "floor", "build/e2e/bin/floor", "the floor's program")
 	flag.StringVar(&o.out, "out", "build/bench", "folder of results.json and the logs")
+	flag.StringVar(&o.crds, "crds", "crds", "folder of the CRDs")
 	flag.IntVar(&o.rounds, "rounds", 3, "pairs of rounds, one by Collage and one by the floor")
 	flag.IntVar(&o.claims, "claims", 1000, "made and deleted in each round")
 	flag.IntVar(&o.attaches, "attaches", 300, "and detaches in each round")
@@ -71,7 +73,7 @@ func (o *options) check() error {
 	if o.rounds < 1 || o.claims < 1 || o.attaches < 1 || o.attaches > o.claims {
 		return errors.New("rounds, claims and attaches must be at least 1, and there are no more attaches than claims")
 	}
-	for _, path := range []*string{&o.bin, &o.floor, &o.out} {
+	for _, path := range []*string{&o.bin, &o.floor, &o.out, &o.crds} {
 		var err error
 		if *path, err = filepath.Abs(*path); err != nil {
 			return err

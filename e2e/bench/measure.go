@@ -92,11 +92,7 @@ func (s *session) stopAgents() {
 // prepare makes what both need, and starts the node agents, which stay for the whole run.
 func (s *session) prepare(ctx context.Context) error {
 	s.say("apply the CRDs, a StorageBackend and two classes; start the node agents")
-	root, err := cluster.RepositoryRoot()
-	if err != nil {
-		return err
-	}
-	if _, err := s.cluster.Kubectl(ctx, "apply", "--server-side", "-f", filepath.Join(root, "crds")); err != nil {
+	if _, err := s.cluster.Kubectl(ctx, "apply", "--server-side", "-f", s.crds); err != nil {
 		return err
 	}
 	if _, err := s.cluster.Kubectl(ctx, "wait", "--for=condition=Established", "--timeout=60s", "crd",
@@ -116,6 +112,7 @@ func (s *session) prepare(ctx context.Context) error {
 	if err := s.cluster.Apply(ctx, backend); err != nil {
 		return err
 	}
+	var err error
 	s.agents, err = s.programs.startAgents(ctx)
 	return err
 }
