@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "base/clock.h"
 #include "base/json.h"
 #include "operator/kube/interned.h"
 #include "operator/kube/resource.h"
@@ -79,6 +80,8 @@ struct Attachment {  // VolumeAttachment
   std::string node_id;      // annotation csi.alpha.kubernetes.io/node-id
   bool attached = false;
   bool has_metadata = false;  // status.attachmentMetadata is set
+  bool holder_gone = false;   // annotation collage.storage/holder-is-gone is "true"
+  base::Clock::Wall created;
   std::string attach_error, detach_error;
 };
 

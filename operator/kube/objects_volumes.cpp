@@ -88,6 +88,9 @@ absl::StatusOr<Attachment> parse<Attachment>(const base::Json& object) {
   attachment.node_name = detail::interned(object, "/spec/nodeName");
   attachment.volume_name = base::get_string(object, "/spec/source/persistentVolumeName");
   attachment.node_id = base::get_string(object, "/metadata/annotations/csi.alpha.kubernetes.io~1node-id");
+  attachment.holder_gone =
+      base::get_string(object, "/metadata/annotations/collage.storage~1holder-is-gone") == "true";
+  attachment.created = base::parse_rfc3339(base::get_string(object, "/metadata/creationTimestamp"));
   attachment.attached = base::get_bool(object, "/status/attached");
   const base::Json* metadata = base::find(object, "/status/attachmentMetadata");
   attachment.has_metadata = metadata != nullptr && metadata->is_object() && !metadata->empty();

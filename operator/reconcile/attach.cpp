@@ -57,7 +57,8 @@ void AttachController::add_handlers() {
     }
     // Our own status writes change nothing that is to be done: they must not cut a back-off short.
     const bool news = before == nullptr || before->meta.uid != after->meta.uid ||
-                      before->meta.deleting != after->meta.deleting || before->attached != after->attached;
+                      before->meta.deleting != after->meta.deleting || before->attached != after->attached ||
+                      before->holder_gone != after->holder_gone;
     if (news) enqueue(*after);
   });
   // The node's agent registered, or registered anew.

@@ -82,13 +82,22 @@ std::vector<std::string> detach_node_ids(const kube::Attachment& attachment, con
 }
 
 DetachVerdict detach_allowed(const DetachFacts& facts) {
-  if (facts.node_exists && !facts.in_use) return {true, "", ""};
+  if (facts.node_exists && !facts.in_use && !facts.node_newer) return {true, "", ""};
   if (facts.driver_fences) return {true, "the storage takes access away with the detach", ""};
   if (facts.node_exists && facts.out_of_service)
     return {true, "the taint node.kubernetes.io/out-of-service on the node", ""};
   if (facts.confirmed) return {true, absl::StrCat("the annotation ", kHolderGone), ""};
   if (facts.holder_elsewhere) return {true, "the storage says that this node does not hold it", ""};
   const std::string held = absl::StrCat("volume ", facts.volume, " is held by node ", facts.node);
+  if (facts.node_exists && facts.node_newer && !facts.in_use) {
+    return {false, "",
+            absl::StrCat(
+                held,
+                ", whose Node object was made anew since, so that it does not say what the machine still "
+                "holds: somebody who knows that nothing there writes to it says so: "
+                "kubectl annotate volumeattachment <this one> ",
+                kHolderGone, "=true")};
+  }
   if (facts.node_exists && facts.node_ready) {
     return {false, "",
             absl::StrCat(held, ", which still uses it: it is detached once kubelet has unstaged it there")};

@@ -45,6 +45,9 @@ struct DetachFacts {
   std::string volume, node;  // for messages: the handle, the node's name
   bool node_exists = false;
   bool node_ready = false;
+  // The Node object was made after the attachment: kubelet registered anew, and what it lists in use says
+  // nothing of what the machine still holds from before.
+  bool node_newer = false;
   bool in_use = false;          // kubelet lists the volume in its node's volumesInUse: not unstaged
   bool out_of_service = false;  // the taint node.kubernetes.io/out-of-service: a person's word
   bool confirmed =

@@ -109,6 +109,8 @@ absl::StatusOr<DetachVerdict> AttachController::judge_detach(const base::Context
     node = nullptr;
     if (live.ok()) {
       COLLAGE_ASSIGN_OR_RETURN(kube::Node parsed, kube::parse<kube::Node>(*live));
+      facts.node_newer =
+          base::parse_rfc3339(base::get_string(*live, "/metadata/creationTimestamp")) > attachment.created;
       node = std::make_shared<const kube::Node>(std::move(parsed));
     }
   }
