@@ -85,6 +85,14 @@ NodeAgent::NodeAgent(kube::Client& client, node::Agent& agent, const std::vector
   });
   self_.add_handler([this](const auto&, const auto& after) {
     if (after) operations_changed(*after);
+    // Made anew by somebody: what was written before is gone with the old one.
+    if (!after || base::get_string(*after->json, "/status/agentVersion").empty()) {
+      {
+        std::lock_guard lock(mutex_);
+        written_.clear();
+      }
+      commit_.touch();
+    }
   });
   agent_.on_change([this] {
     {

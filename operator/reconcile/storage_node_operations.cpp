@@ -61,7 +61,9 @@ struct StorageNodeOperations::NodeQueue {
 
 StorageNodeOperations::StorageNodeOperations(World& world) : world_(world), process_(base::random_hex(4)) {
   world_.storage_nodes.add_handler([this](const auto&, const auto& after) {
-    if (after) take_answers(*after);
+    if (!after) return;
+    drop_foreign(*after);
+    take_answers(*after);
   });
 }
 
@@ -70,10 +72,28 @@ StorageNodeOperations::~StorageNodeOperations() {
 }
 
 void StorageNodeOperations::start(const base::Context& context) {
-  std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   context_ = context;
   started_ = true;
   for (auto& [node, queue] : queues_) queue->commit.start(context_.with_field("node", node));
+  lock.unlock();
+  // What an earlier operator asked for and nobody waits for any more goes from every node at once: an agent
+  // that starts later would carry it out again.
+  for (const auto& object : world_.storage_nodes.list()) drop_foreign(*object);
+}
+
+void StorageNodeOperations::drop_foreign(const kube::StorageNodeObject& object) {
+  const Json* operations = base::find(*object.json, "/spec/operations");
+  if (operations == nullptr || !operations->is_array()) return;
+  const bool foreign = std::any_of(operations->begin(), operations->end(), [&](const Json& operation) {
+    return !base::get_string(operation, "/id").starts_with(process_ + "-");
+  });
+  if (!foreign) return;
+  std::lock_guard lock(mutex_);
+  if (!started_) return;  // another replica leads
+  NodeQueue& mine = queue(object.meta.name);
+  mine.written = std::max<size_t>(mine.written, 1);
+  mine.commit.touch();
 }
 
 void StorageNodeOperations::stop() {

@@ -357,6 +357,30 @@ TEST_F(NodeLink, TheNextOperatorDropsWhatNobodyWaitsForAndAsksAnew) {
   EXPECT_EQ(driver_.volumes().size(), 1u);
 }
 
+TEST_F(NodeLink, WhatAnEarlierOperatorAskedForLeavesEveryNodeThoughNobodyCallsIt) {
+  // Left by an operator that was killed: an agent that starts later would carry it out again.
+  server_.put(testing::a_storage_node("node-a").set(
+      "/spec", {{"operations", Json::array({{{"id", "dead-1"},
+                                             {"backend", "share"},
+                                             {"verb", "create"},
+                                             {"arguments", create_arguments("pvc-old")}}})}}));
+  start_operator();
+  EXPECT_TRUE(server_.wait_until([&] {
+    const Json node = storage_node();
+    const Json* asked = base::find(node, "/spec/operations");
+    return asked != nullptr && asked->empty();
+  })) << storage_node();
+}
+
+TEST_F(NodeLink, AStorageNodeThatWasDeletedIsFilledAgain) {
+  start();
+  server_.erase(kube::kStorageNodes, "node-a");
+  EXPECT_TRUE(server_.wait_until([&] {
+    return base::get_string(storage_node(), "/status/agentVersion") == "0.1.0" &&
+           operations_->ready_nodes("share").size() == 1;
+  })) << storage_node();
+}
+
 TEST_F(NodeLink, AWriteThatFailsIsTriedAgainAndNothingIsLost) {
   start();
   server_.fail_next("patch", "storagenodes", testing::Fault::answer(500, "InternalError"), 2);
