@@ -110,6 +110,17 @@ kube::Outcome Provisioner::remove_volume(const base::Context& context, const Wor
 absl::Status Provisioner::settle(const base::Context& context, const Work& work,
                                  const engine::Backend& backend, const absl::Status& cause) {
   const std::string name = engine::volume_name(work.id.uid);
+  const drivers::DriverInfo& info = backend.driver->info();
+  if (info.control == drivers::ControlPlace::kOwnerNode) {
+    // A node that is down is not asked by find(): the one that the create went to must have answered.
+    const auto segment = work.record.segment.find(drivers::node_topology_key(info.kind));
+    const std::string node = segment != work.record.segment.end() ? segment->second : work.record.node;
+    if (!node.empty()) {
+      const auto there = backend.driver->inspect(context, absl::StrCat(node, "/", name));
+      if (!there.ok() && !absl::IsNotFound(there.status()))
+        return base::annotate(there.status(), absl::StrCat("look for volume ", name, " on ", node));
+    }
+  }
   auto found = backend.driver->find(context, name);
   if (!found.ok()) return base::annotate(found.status(), absl::StrCat("look for volume ", name));
   if (!found->has_value()) return absl::OkStatus();
