@@ -140,7 +140,7 @@ void BackendTable::set(std::vector<BackendConfig> configs) {
       }
       auto entry = std::make_shared<State::Entry>();
       entry->kind = find_kind(*state_->options.kinds, config.kind);
-      entry->message = "not probed yet";
+      entry->message.clear();
       if (entry->kind == nullptr) {
         entry->message = absl::StrCat("this version has no driver of kind ", config.kind);
       } else {

@@ -166,9 +166,10 @@ std::vector<NodeView> BackendController::node_views(const std::string& backend) 
     if (states != nullptr && states->is_array()) {
       for (const Json& state : *states) {
         if (base::get_string(state, "/name") != backend) continue;
-        view.known = true;
         view.ready = base::get_bool(state, "/ready");
         view.message = base::get_string(state, "/message");
+        // Not ready and nothing to say: it has not tried yet.
+        view.known = view.ready || !view.message.empty();
         if (const Json* capacity = base::find(state, "/capacity")) {
           auto parsed = drivers::capacity_from_json(*capacity);
           if (parsed.ok()) view.capacity = *parsed;
@@ -241,7 +242,9 @@ void BackendController::publish_backend(const kube::BackendObject& object, Memor
   backend->driver = memory.driver;
   backend->intents = memory.intents;
   backend->ready = ready;
-  const bool news = !memory.published || memory.ready != ready;
+  // A changed spec may help a claim too: a limit that was raised, a namespace that was let in.
+  const bool news = !memory.published || memory.ready != ready || memory.generation != object.meta.generation;
+  memory.generation = object.meta.generation;
   memory.ready = ready;
   memory.published = true;
   world_.backends.set(std::move(backend));

@@ -43,7 +43,8 @@ class BackendController {
     absl::Status probe = absl::UnavailableError("not probed yet");
     base::Clock::Monotonic probed_at{};
     absl::Status ready = absl::UnavailableError("not looked at yet");
-    bool published = false;  // in world.backends
+    uint64_t generation = 0;  // of the spec that was published last
+    bool published = false;   // in world.backends
   };
 
   kube::Outcome reconcile(const base::Context& context, const std::string& name);

@@ -52,6 +52,16 @@ absl::Status BackendController::keep_finalizer(const base::Context& context,
 kube::Outcome BackendController::reconcile_deleted(const base::Context& context, const std::string& name,
                                                    const kube::BackendObject& object, BackendFacts facts) {
   Memory& mine = memory(name);
+  if (!mine.intents) {
+    // The spec is not valid, and an earlier process may have begun creates: they count all the same.
+    mine.intents = std::make_shared<engine::Intents>(intent_store_, name, context.clock());
+  }
+  if (!mine.intents->loaded()) {
+    if (absl::Status loaded = mine.intents->load(context); !loaded.ok()) return kube::Retry{loaded};
+  }
+  // Nothing new begins from here on.
+  if (mine.spec && mine.driver)
+    publish_backend(object, mine, absl::FailedPreconditionError("the StorageBackend is being deleted"));
   const auto policy = mine.spec ? mine.spec->deletion_policy : engine::DeletionPolicy::kBlock;
   const auto volumes = world_.volumes.by_index(World::kByBackend, name);
   const size_t intents = mine.intents ? mine.intents->open().size() : 0;

@@ -19,6 +19,7 @@ using base::Json;
 
 constexpr char kDriverLabel[] = "csi.storage.k8s.io/drivername";
 constexpr char kManagedByLabel[] = "csi.storage.k8s.io/managed-by";
+constexpr auto kReadAgain = std::chrono::seconds(55);
 constexpr char kManagedBy[] = "collage";
 
 std::string object_name(const std::string& storage_class, const drivers::Topology& segment) {
@@ -118,7 +119,10 @@ absl::StatusOr<std::vector<SegmentCapacity>> CapacityPublisher::measure(
 }
 
 absl::Status CapacityPublisher::load(const base::Context& context) {
-  if (loaded_) return absl::OkStatus();
+  // Now and then it is read again: what somebody deleted is made again.
+  const auto now = context.clock().now();
+  if (loaded_ && now - loaded_at_ < kReadAgain) return absl::OkStatus();
+  loaded_at_ = now;
   std::map<std::string, Published> found;
   kube::ListOptions options{.name_space = world_.name_space,
                             .label_selector = absl::StrCat(kManagedByLabel, "=", kManagedBy)};

@@ -55,6 +55,7 @@ class CapacityPublisher {
   World& world_;
   std::mutex mutex_;
   bool loaded_ = false;
+  base::Clock::Monotonic loaded_at_{};
   std::map<std::string, Published> published_;  // by object name
 };
 
