@@ -56,12 +56,14 @@ func killOperators(t *testing.T) (stop func()) {
 	quit, done := make(chan struct{}), make(chan int)
 	go func() {
 		kills := 0
+		pause := 300 * time.Millisecond // the first while claims are still being served
 		for {
 			select {
 			case <-quit:
 				done <- kills
 				return
-			case <-time.After(1500 * time.Millisecond):
+			case <-time.After(pause):
+				pause = 1500 * time.Millisecond
 				if kills < 3 {
 					kills += kill(t, "node-a", "/usr/bin/collage operator")
 				}
