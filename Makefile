@@ -61,7 +61,7 @@ deploy: ## install on a cluster of yours: make deploy CONTEXT=name IMAGE=registr
 	@CONTEXT="$(CONTEXT)" IMAGE="$(IMAGE)" e2e/setup/deploy.sh
 
 clean: ## remove everything that was built (a running quickstart cluster first)
-	@if [ -x $(BIN)/cluster ]; then $(MAKE) --no-print-directory quickstart-down; fi
-	@rm -rf build
+	@if [ -x $(BIN)/cluster ]; then $(MAKE) --no-print-directory quickstart-down KEEP=packages; fi
+	@find build -mindepth 1 ! -path build/e2e ! -path build/e2e/installed-packages -delete
 
 .PHONY: help quickstart quickstart-down test unit e2e build configure bench asan tsan lint image deploy clean

@@ -43,7 +43,7 @@ func main() {
 	if err := show.run(*name); err != nil {
 		fmt.Fprintf(os.Stderr, "\nquickstart: %v\n", err)
 		if show.cluster != nil {
-			fmt.Fprintf(os.Stderr, "  look closer: eval \"$(build/e2e/bin/cluster --name %s env)\"; kubectl -n %s get pods; kubectl -n %s logs deploy/%s-controller\n", *name, namespace, namespace, release)
+			fmt.Fprintf(os.Stderr, "  look closer: eval \"$(build/e2e/bin/cluster --name %s env)\"; kubectl -n %s get pods; kubectl -n %s logs deploy/%s-operator\n", *name, namespace, namespace, release)
 			fmt.Fprintln(os.Stderr, "  start over:  make quickstart-down && make quickstart")
 		}
 		os.Exit(1)
