@@ -45,7 +45,13 @@ asan: ## unit tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@PRESET=asan e2e/setup/test.sh unit
 
 tsan: ## unit tests under ThreadSanitizer
-	@PRESET=tsan TSAN_OPTIONS=ignore_noninstrumented_modules=1 e2e/setup/test.sh unit
+	@PRESET=tsan e2e/setup/test.sh unit
+
+asan-e2e: ## the tests on a real cluster, with programs built with AddressSanitizer and UndefinedBehaviorSanitizer
+	@PRESET=asan e2e/setup/test.sh e2e
+
+tsan-e2e: ## the tests on a real cluster, with programs built with ThreadSanitizer
+	@PRESET=tsan e2e/setup/test.sh e2e
 
 lint: ## clang-format, clang-tidy, gofmt, go vet, helm lint
 	@e2e/setup/lint.sh
@@ -64,4 +70,4 @@ clean: ## remove everything that was built (a running quickstart cluster first)
 	@if [ -x $(BIN)/cluster ]; then $(MAKE) --no-print-directory quickstart-down KEEP=packages; fi
 	@find build -mindepth 1 ! -path build/e2e ! -path build/e2e/installed-packages -delete
 
-.PHONY: help quickstart quickstart-down test unit e2e build configure bench asan tsan lint image deploy clean
+.PHONY: help quickstart quickstart-down test unit e2e build configure bench asan tsan asan-e2e tsan-e2e lint image deploy clean

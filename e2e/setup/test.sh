@@ -2,7 +2,8 @@
 # Runs the tests and ends with one line that counts them: "N passed, N failed".
 #
 #   test.sh unit   build everything, run the unit tests (PRESET=release, asan, tsan)
-#   test.sh e2e    boot a cluster of its own and run the end-to-end tests on it
+#   test.sh e2e    boot a cluster of its own and run the end-to-end tests on it; with PRESET=asan or tsan the tests with
+#                  the images alone, of programs that were built so
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit 1
 preset=${PRESET:-release}
@@ -58,11 +59,15 @@ for part in "$@"; do
       ;;
     e2e)
       note "packages"; must e2e/setup/packages.sh build cluster image
-      note "compile (release)"; must make --no-print-directory configure PRESET=release
-      must cmake --build build/release -j "$jobs" --target collage collage-mount
+      note "compile ($preset)"; must make --no-print-directory configure PRESET="$preset"
+      must cmake --build build/"$preset" -j "$jobs" --target collage collage-mount
       note "Kubernetes and helm"; must e2e/setup/tools.sh
-      note "tests without a cluster"; run_go e2e ./cluster/... ./chart/... ./rights/... ./bench/...
-      note "images"; must e2e/image/build.sh
+      if [ "$preset" = release ]; then
+        note "tests without a cluster"; run_go e2e ./cluster/... ./chart/... ./rights/... ./bench/...
+      else
+        export SANITIZED=$preset
+      fi
+      note "images"; must e2e/image/build.sh build/"$preset"/bin
       note "tests on a real cluster"; run_go e2e ./suite/...
       ;;
     *) echo "test.sh: no part '$part': there are unit and e2e" >&2; exit 2 ;;

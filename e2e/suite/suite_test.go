@@ -5,6 +5,7 @@ package suite
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -17,13 +18,14 @@ import (
 
 const (
 	system = "collage-system" // namespace of the operator and the agents
-	limit  = 2 * time.Minute  // for anything that should take seconds
 )
 
 var (
 	ctx  = context.Background()
 	k8s  *cluster.Cluster
 	root string
+
+	limit = 2 * time.Minute // for anything that should take seconds
 )
 
 // Two backends for all tests. The classes whose names end in -now bind at once, the others wait for a pod.
@@ -78,6 +80,13 @@ func run(m *testing.M) int {
 			return give("load "+archive, err)
 		}
 	}
+	var seen *reports
+	if sanitized != "" {
+		limit *= 3
+		if seen, err = followReports(filepath.Join(root, "build/test-logs", sanitized)); err != nil {
+			return give("follow the logs", err)
+		}
+	}
 	if err := install(); err != nil {
 		return give("install the chart", err)
 	}
@@ -90,6 +99,11 @@ func run(m *testing.M) int {
 		}
 	}
 	code := m.Run()
+	if seen != nil {
+		if found := seen.end(); len(found) > 0 {
+			code = give("sanitizers reported (build/test-logs/"+sanitized+")", errors.New(strings.Join(found, "\n")))
+		}
+	}
 	if code != 0 {
 		logs()
 	}
@@ -112,10 +126,14 @@ func install() error {
 	if _, err := k8s.Kubectl(ctx, "apply", "--server-side", "--force-conflicts", "-f", filepath.Join(chart, "crds")); err != nil {
 		return err
 	}
-	_, err = k8s.Helm(ctx, "upgrade", "--install", "collage", chart, "--namespace", system, "--create-namespace",
+	values := []string{}
+	if sanitized != "" {
+		values = append(values, "--set", "controller.resources.limits.memory=4Gi")
+	}
+	_, err = k8s.Helm(ctx, append(values, "upgrade", "--install", "collage", chart, "--namespace", system, "--create-namespace",
 		"--set", "image.repository=localhost/collage,image.tag=dev,image.pullPolicy=Never",
 		"--set-string", "controller.podAnnotations.revision="+revision, "--set-string", "node.podAnnotations.revision="+revision,
-		"--set", "node.directories={/var/lib/collage/volumes,/srv/collage-share}", "--wait", "--timeout", "3m")
+		"--set", "node.directories={/var/lib/collage/volumes,/srv/collage-share}", "--wait", "--timeout", limit.String())...)
 	return err
 }
 
