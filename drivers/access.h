@@ -16,7 +16,8 @@ struct BlockDevice {
   std::vector<std::string> by_id;  // names below /dev/disk/by-id
 };
 
-// An image file that the node reaches as a file; made a block device through a loop device.
+// An image file that the node reaches as a file; made a block device through a loop device. The directory that
+// it lies in has the volume's name, the last part of its id: so a node whose journal is lost finds the device.
 struct LoopFile {
   std::string path;
 };

@@ -2,7 +2,9 @@
 
 #include <filesystem>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "base/files.h"
 #include "base/status.h"
 #include "base/strings.h"
@@ -35,6 +37,19 @@ bool has_option(absl::string_view options, absl::string_view wanted) {
   return false;
 }
 
+// "/srv/share/pvc-1/image.0" -> "pvc-1", "image.0".
+struct ShortName {
+  std::string_view directory, file;
+  explicit ShortName(std::string_view path) {
+    const size_t last = path.find_last_of('/');
+    file = path.substr(last == std::string_view::npos ? 0 : last + 1);
+    if (last == std::string_view::npos || last == 0) return;
+    directory = path.substr(0, last);
+    directory = directory.substr(directory.find_last_of('/') + 1);
+  }
+  friend bool operator==(const ShortName&, const ShortName&) = default;
+};
+
 }  // namespace
 
 const MountEntry* MountTable::at(std::string_view path) const {
@@ -42,6 +57,22 @@ const MountEntry* MountTable::at(std::string_view path) const {
     if (entry->mount_point == path) return &*entry;
   }
   return nullptr;
+}
+
+bool MountTable::backs(std::string_view device, std::string_view file) const {
+  for (const LoopEntry& loop : loops_) {
+    if (loop.device == device) return ShortName(loop.file) == ShortName(file);
+  }
+  return false;
+}
+
+std::vector<std::string> MountTable::loops_in(std::string_view directory_name) const {
+  std::vector<std::string> devices;
+  for (const LoopEntry& loop : loops_) {
+    if (!directory_name.empty() && ShortName(loop.file).directory == directory_name)
+      devices.push_back(loop.device);
+  }
+  return devices;
 }
 
 // id parent major:minor root mount-point options optional-fields... - type source super-options
@@ -67,7 +98,23 @@ MountTable parse_mount_table(std::string_view mountinfo) {
 
 absl::StatusOr<MountTable> read_mount_table() {
   COLLAGE_ASSIGN_OR_RETURN(const std::string text, base::read_file("/proc/self/mountinfo", kMostBytes));
-  return parse_mount_table(text);
+  return MountTable(parse_mount_table(text).entries(), read_loops("/sys/block"));
+}
+
+std::vector<LoopEntry> read_loops(const std::string& block) {
+  std::vector<LoopEntry> loops;
+  const absl::StatusOr<std::vector<std::string>> names = base::list_directory(block);
+  if (!names.ok()) return loops;
+  for (const std::string& name : *names) {
+    if (!name.starts_with("loop")) continue;
+    // Only a device that is set up has this file.
+    const absl::StatusOr<std::string> file =
+        base::read_file(absl::StrCat(block, "/", name, "/loop/backing_file"));
+    if (!file.ok()) continue;
+    const absl::string_view line = absl::StripSuffix(*file, "\n");
+    loops.push_back({absl::StrCat("/dev/", name), std::string(absl::StripSuffix(line, " (deleted)"))});
+  }
+  return loops;
 }
 
 std::string canonical_mount_point(const std::string& path) {

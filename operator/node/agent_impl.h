@@ -64,6 +64,7 @@ class AgentImpl : public Agent {
   absl::Status do_stage(const base::Context& context, VolumeRecord record, bool fresh);
   absl::Status roll_back(const base::Context& context, const VolumeRecord& record);
   absl::Status finish_unstage(const base::Context& context, const VolumeRecord& record);
+  absl::StatusOr<std::string> lost_loop(const std::string& handle, const mount::MountTable& table);
   absl::Status unstage_unknown(const base::Context& context, const std::string& handle,
                                const std::string& staging_path, const mount::MountTable& table);
   // publish.cpp

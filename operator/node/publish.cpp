@@ -62,12 +62,18 @@ absl::StatusOr<VolumeRecord> AgentImpl::staged_record(const Context& context, co
                                                       const mount::MountTable& table) {
   const std::optional<VolumeRecord> record = find_record(request.handle);
   if (!record.has_value()) {
-    const mount::MountEntry* entry = table.at(staging_path);
-    if (entry == nullptr) return not_staged(request.handle, staging_path);
-    // The journal lost it, the mount is there: staging again finds all done and writes the record.
+    // The journal lost it, the mount or the device is there: staging again finds all done and writes the
+    // record.
     VolumeRecord lost;
     lost.staging_path = staging_path;
-    lost.read_only = entry->super_read_only;
+    if (request.capability.mode == VolumeMode::kBlock) {
+      if (table.loops_in(request.handle.substr(request.handle.find_last_of('/') + 1)).empty())
+        return not_staged(request.handle, staging_path);
+    } else {
+      const mount::MountEntry* entry = table.at(staging_path);
+      if (entry == nullptr) return not_staged(request.handle, staging_path);
+      lost.read_only = entry->super_read_only;
+    }
     return restage(context, request, std::move(lost));
   }
   if (record->staging_path != staging_path || record->boot_id != boot_id_ ||

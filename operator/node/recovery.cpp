@@ -8,6 +8,12 @@ bool contradicts(Boot boot, Seen seen) {
   return seen == Seen::kOther || (boot == Boot::kOther && seen == Seen::kOurs);
 }
 
+// A loop device's number is given to the next image once its own is gone.
+bool device_is_ours(const VolumeRecord& record, const mount::MountTable& table) {
+  const auto* loop = std::get_if<drivers::LoopFile>(&record.access);
+  return loop == nullptr || table.backs(record.reached.path, loop->path);
+}
+
 }  // namespace
 
 StageDecision decide(StageState state, Boot boot, Seen seen) {
@@ -42,7 +48,8 @@ PublishDecision decide(PublishState state, Boot boot, Seen seen) {
 
 Seen staging_seen(const VolumeRecord& record, Boot boot, const mount::MountTable& table) {
   if (record.mode == drivers::VolumeMode::kBlock) {
-    return record.state == StageState::kStaged && boot == Boot::kSame ? Seen::kOurs : Seen::kNothing;
+    const bool staged = record.state == StageState::kStaged && boot == Boot::kSame;
+    return staged && device_is_ours(record, table) ? Seen::kOurs : Seen::kNothing;
   }
   const mount::MountEntry* entry = table.at(record.staging_path);
   if (entry == nullptr) return Seen::kNothing;
@@ -57,7 +64,8 @@ Seen target_seen(const VolumeRecord& record, const std::string& target, const mo
   if (record.mode ==
       drivers::VolumeMode::kBlock) {  // a device node, bound from /dev: the table shows "/loop3" of devtmpfs
     const std::string& device = record.reached.path;
-    return entry->root.ends_with(device.substr(device.find_last_of('/'))) ? Seen::kOurs : Seen::kOther;
+    const bool shown = entry->root.ends_with(device.substr(device.find_last_of('/')));
+    return shown && device_is_ours(record, table) ? Seen::kOurs : Seen::kOther;
   }
   if (record.reached.number.empty()) return Seen::kOurs;  // a directory
   return entry->device == record.reached.number ? Seen::kOurs : Seen::kOther;

@@ -37,8 +37,8 @@ enum class PublishDecision {
 };
 PublishDecision decide(PublishState state, Boot boot, Seen seen);
 
-// A raw block volume has no mount at its staging path: once staged, its loop device lasts as long as the
-// kernel.
+// A raw block volume has no mount at its staging path: once staged, its device is there, and a loop device has
+// its image.
 Seen staging_seen(const VolumeRecord& record, Boot boot, const mount::MountTable& table);
 Seen target_seen(const VolumeRecord& record, const std::string& target, const mount::MountTable& table);
 

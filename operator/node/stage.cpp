@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "base/log.h"
 #include "base/status.h"
 #include "operator/mount/mount_options.h"
@@ -208,18 +209,50 @@ absl::Status AgentImpl::finish_unstage(const Context& context, const VolumeRecor
   return absl::OkStatus();
 }
 
-// The journal lost this volume: the mount table says what is mounted and from which device.
+// The loop device of a volume that is mounted nowhere and that no record tells of, "" when there is none. Found
+// by the name of its image's directory; several that fit are a person's to tell apart.
+absl::StatusOr<std::string> AgentImpl::lost_loop(const std::string& handle, const mount::MountTable& table) {
+  std::vector<std::string> devices = table.loops_in(handle.substr(handle.find_last_of('/') + 1));
+  {
+    std::lock_guard lock(mutex_);
+    if (records_.contains(handle)) return "";
+    std::erase_if(devices, [&](const std::string& device) {
+      return std::any_of(records_.begin(), records_.end(),
+                         [&](const auto& entry) { return entry.second.reached.path == device; });
+    });
+  }
+  if (devices.empty()) return "";
+  if (devices.size() > 1) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the journal of volume ", handle, " is lost, and several loop devices may be its own: ",
+                     absl::StrJoin(devices, ", "), "; detach them by hand (losetup -d), then this goes on"));
+  }
+  const std::string root = devices.front().substr(devices.front().find_last_of('/'));  // "/loop3"
+  for (const mount::MountEntry& entry : table.entries()) {
+    if (entry.root == root && entry.fs_type == "devtmpfs") {
+      return absl::FailedPreconditionError(
+          absl::StrCat("volume ", handle, " is still published at ", entry.mount_point));
+    }
+  }
+  return devices.front();
+}
+
+// The journal lost this volume: the kernel says what is mounted, and which device has its image.
 absl::Status AgentImpl::unstage_unknown(const Context& context, const std::string& handle,
                                         const std::string& staging_path, const mount::MountTable& table) {
   const mount::MountEntry* entry = table.at(staging_path);
-  if (entry != nullptr) {
+  std::string device;
+  if (entry == nullptr) {
+    COLLAGE_ASSIGN_OR_RETURN(device, lost_loop(handle, table));
+  } else {
+    if (entry->source.starts_with("/dev/loop")) device = entry->source;
     COLLAGE_RETURN_IF_ERROR(mounter_->unmount(context, handle, staging_path, mount::Leftover::kKeep));
-    if (entry->source.starts_with("/dev/loop")) {
-      COLLAGE_RETURN_IF_ERROR(mounter_->detach(context, handle, drivers::LoopFile{},
-                                               {.path = entry->source, .number = entry->device}));
-    }
+  }
+  if (!device.empty())
+    COLLAGE_RETURN_IF_ERROR(mounter_->detach(context, handle, drivers::LoopFile{}, {.path = device}));
+  if (entry != nullptr || !device.empty()) {
     base::log::info(context, "volume unstaged without a journal",
-                    {{"volume", handle}, {"path", staging_path}});
+                    {{"volume", handle}, {"path", staging_path}, {"device", device}});
   }
   {
     std::lock_guard lock(mutex_);

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "base/files.h"
 #include "unit/testing/temp_dir.h"
 
 namespace collage::mount {
@@ -40,6 +41,28 @@ TEST(MountTable, AnswersTheTopmostMount) {
 TEST(MountTable, LeavesOutLinesThatAreNone) {
   EXPECT_EQ(parse_mount_table("\n\nhello\n1 2 3:4 / /x rw\n1 2 3:4 / /x rw -\n").entries().size(), 0u);
   EXPECT_EQ(parse_mount_table("").entries().size(), 0u);
+}
+
+TEST(MountTable, TellsLoopDevicesByTheEndOfTheirImagesPath) {
+  testing::TempDir block;
+  const auto backed_by = [&](const std::string& name, const std::string& file) {
+    ASSERT_TRUE(base::make_directories(block / (name + "/loop"), 0700).ok());
+    ASSERT_TRUE(base::write_file_atomic(block / (name + "/loop/backing_file"), file + "\n", 0600).ok());
+  };
+  backed_by("loop1", "/srv/share/pvc-1/image.0");
+  backed_by("loop2", "/pvc-2/image.3 (deleted)");
+  backed_by("sda", "/srv/share/pvc-1/image.0");
+  ASSERT_TRUE(base::make_directories(block / "loop4", 0700).ok());  // not set up
+  const MountTable table({}, read_loops(block.path()));
+  EXPECT_EQ(table.loops(), (std::vector<LoopEntry>{{"/dev/loop1", "/srv/share/pvc-1/image.0"},
+                                                   {"/dev/loop2", "/pvc-2/image.3"}}));
+  EXPECT_TRUE(table.backs("/dev/loop1", "/elsewhere/pvc-1/image.0"));
+  EXPECT_FALSE(table.backs("/dev/loop1", "/srv/share/pvc-1/image.1"));
+  EXPECT_FALSE(table.backs("/dev/loop2", "/srv/share/pvc-1/image.0"));
+  EXPECT_FALSE(table.backs("/dev/loop4", "/srv/share/pvc-1/image.0"));
+  EXPECT_EQ(table.loops_in("pvc-2"), std::vector<std::string>{"/dev/loop2"});
+  EXPECT_EQ(table.loops_in("vc-2"), std::vector<std::string>{});
+  EXPECT_EQ(table.loops_in(""), std::vector<std::string>{});
 }
 
 TEST(MountTable, ReadsTheRealOne) {

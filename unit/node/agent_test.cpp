@@ -10,6 +10,7 @@ namespace {
 using base::Context;
 using drivers::AccessMode;
 using drivers::VolumeMode;
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -360,6 +361,61 @@ TEST_F(AgentTest, ADamagedJournalIsRebuiltByTheNextStepForward) {
   ASSERT_TRUE(publish(kPod1).ok());
   EXPECT_EQ(journal_of(kVolume)["state"], "staged");
   EXPECT_THAT(kernel.mounted(), ElementsAre(staging, kPod1));
+}
+
+TEST_F(AgentTest, ALostJournalOfARawBlockVolumeLeavesNoDeviceBehind) {
+  capability.mode = VolumeMode::kBlock;
+  ASSERT_TRUE(stage().ok());
+  ASSERT_TRUE(publish(kPod1).ok());
+  StageRequest other = staging_request();
+  other.handle = "fast/v2";
+  other.staging_path = "/stage2";
+  ASSERT_TRUE(stage(other).ok());
+  std::ofstream(Journal(directory / "volumes").path_of(kVolume)) << "\0\0\0";
+  start();
+  ASSERT_TRUE(agent->recover({}).ok());
+  const absl::Status published = unstage();
+  EXPECT_EQ(published.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(text(published), HasSubstr(kPod1));
+  ASSERT_TRUE(unpublish(kPod1).ok());
+  kernel.on_step([](const std::string& step) {
+    return step == "detach" ? absl::UnavailableError("busy") : absl::OkStatus();
+  });
+  EXPECT_EQ(unstage().code(), absl::StatusCode::kUnavailable) << "OK only when nothing is left";
+  kernel.on_step({});
+  ASSERT_TRUE(unstage().ok());
+  EXPECT_THAT(kernel.attached(), ElementsAre("/images/v2/image.0")) << "another volume's is not touched";
+  EXPECT_TRUE(unstage().ok());
+}
+
+TEST_F(AgentTest, ALostJournalOfARawBlockVolumeIsRebuiltByTheNextPublish) {
+  capability.mode = VolumeMode::kBlock;
+  ASSERT_TRUE(stage().ok());
+  std::ofstream(Journal(directory / "volumes").path_of(kVolume)) << "{";
+  restart();
+  ASSERT_TRUE(publish(kPod1).ok());
+  EXPECT_EQ(journal_of(kVolume)["state"], "staged");
+  EXPECT_EQ(kernel.attached().size(), 1u);
+}
+
+TEST_F(AgentTest, TwoDevicesThatMayBeALostVolumesOwnAreLeftToAPerson) {
+  kernel.attach_foreign("/a/v1/image.0", 7);
+  kernel.attach_foreign("/b/v1/image.0", 8);
+  const absl::Status refused = unstage();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(text(refused), AllOf(HasSubstr("/dev/loop7, /dev/loop8"), HasSubstr("losetup -d")));
+  EXPECT_EQ(kernel.attached().size(), 2u);
+}
+
+TEST_F(AgentTest, ALoopDeviceThatWentAwayIsNeverTakenForTheVolumes) {
+  capability.mode = VolumeMode::kBlock;
+  ASSERT_TRUE(stage().ok());
+  // The kernel gives its number to the next image.
+  kernel.detach_behind_the_back(kImage);
+  kernel.attach_foreign("/images/other/image.0", 0);
+  ASSERT_TRUE(publish(kPod1).ok());
+  EXPECT_EQ(kernel.table().at(kPod1)->root, "/loop1");
+  EXPECT_EQ(agent->status().mounts_healed, 1);
 }
 
 TEST_F(AgentTest, AFullDiskRefusesTheWayForwardAndNotTheWayBack) {

@@ -29,6 +29,16 @@ void FakeKernel::unmount_behind_the_back(const std::string& path) {
   std::erase_if(mounts_, [&](const MountEntry& entry) { return entry.mount_point == path; });
 }
 
+void FakeKernel::detach_behind_the_back(const std::string& image) {
+  std::lock_guard lock(mutex_);
+  loops_.erase(image);
+}
+
+void FakeKernel::attach_foreign(const std::string& image, int number) {
+  std::lock_guard lock(mutex_);
+  loops_[image] = number;
+}
+
 void FakeKernel::mount_foreign(const std::string& path) {
   std::lock_guard lock(mutex_);
   mounts_.push_back({path, "/", "0:99", "tmpfs", "tmpfs", false, false});
@@ -58,7 +68,9 @@ std::vector<std::string> FakeKernel::mounted() const {
 
 mount::MountTable FakeKernel::table() const {
   std::lock_guard lock(mutex_);
-  return mount::MountTable(mounts_);
+  std::vector<mount::LoopEntry> loops;
+  for (const auto& [image, number] : loops_) loops.push_back({absl::StrCat("/dev/loop", number), image});
+  return mount::MountTable(mounts_, loops);
 }
 
 int FakeKernel::calls(const std::string& step) const {

@@ -24,6 +24,8 @@ class FakeKernel {
   void reboot();  // nothing attached, nothing mounted
   // As if somebody else did it.
   void unmount_behind_the_back(const std::string& path);
+  void detach_behind_the_back(const std::string& image);
+  void attach_foreign(const std::string& image, int number);
   void mount_foreign(const std::string& path);
   void make_super_read_only(const std::string& path);
 

@@ -106,6 +106,10 @@ TEST(Recovery, SeesWhetherAFileSystemIsOurs) {
 TEST(Recovery, SeesWhetherADeviceNodeIsOurs) {
   VolumeRecord volume = record();
   volume.mode = drivers::VolumeMode::kBlock;
+  volume.access = drivers::LoopFile{"/srv/v/image.0"};
+  const auto table = [](std::vector<mount::MountEntry> entries) {
+    return mount::MountTable(std::move(entries), {{"/dev/loop3", "/elsewhere/v/image.0"}});
+  };
   EXPECT_EQ(target_seen(volume, "/pod", table({{"/pod", "/loop3", "0:6", "devtmpfs", "udev"}})), Seen::kOurs);
   EXPECT_EQ(target_seen(volume, "/pod", table({{"/pod", "/loop33", "0:6", "devtmpfs", "udev"}})),
             Seen::kOther);
@@ -113,6 +117,11 @@ TEST(Recovery, SeesWhetherADeviceNodeIsOurs) {
   EXPECT_EQ(staging_seen(volume, Boot::kOther, table({})), Seen::kNothing);
   EXPECT_EQ(target_seen(volume, "/pod", table({{"/pod", "/xloop3", "0:6", "devtmpfs", "udev"}})),
             Seen::kOther);
+  // The device has another image now.
+  const mount::MountTable reused({{"/pod", "/loop3", "0:6", "devtmpfs", "udev"}},
+                                 {{"/dev/loop3", "/srv/w/image.0"}});
+  EXPECT_EQ(staging_seen(volume, Boot::kSame, reused), Seen::kNothing);
+  EXPECT_EQ(target_seen(volume, "/pod", reused), Seen::kOther);
 }
 
 }  // namespace
