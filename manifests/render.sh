@@ -35,7 +35,7 @@ metadata:
     pod-security.kubernetes.io/enforce: privileged
 END
   # What says that Helm keeps an object would be untrue here.
-  "$HELM" template collage helm/collage --namespace collage-system \
+  "$HELM" template collage helm/collage --namespace collage-system --skip-tests \
     --set image.repository=registry.example.com/collage |
     sed -e '/^# Source: /d' -e '/helm\.sh\/chart: /d' -e '/app\.kubernetes\.io\/managed-by: /d'
 } >"$out/install.yaml"

@@ -145,9 +145,6 @@ func TestValuesReachThePods(t *testing.T) {
 			t.Errorf("got %v, want %v", got, want)
 		}
 	}
-	if at(operator, "affinity", "podAntiAffinity") != nil {
-		t.Error("a given affinity does not replace the default")
-	}
 }
 
 // Every right, no more and no fewer. A change here is a change of what a stolen token can do.
@@ -156,8 +153,7 @@ func TestRightsAreExactlyThese(t *testing.T) {
 	want := map[string][]string{
 		"ClusterRole/collage-operator": {
 			"collage.storage/storagebackends: get list patch watch",
-			"collage.storage/storagebackends/finalizers: update",
-			"collage.storage/storagebackends/status: get patch",
+			"collage.storage/storagebackends/status: patch",
 			"collage.storage/storagenodes: create delete get list patch watch",
 			"core/events: create patch",
 			"core/namespaces: get",
@@ -179,15 +175,34 @@ func TestRightsAreExactlyThese(t *testing.T) {
 		},
 		"Role/team-a/collage-operator-secrets": {"core/secrets: get"},
 		"ClusterRole/collage-node": {
-			"collage.storage/storagebackends: get list watch",
-			"collage.storage/storagenodes: get list watch",
-			"collage.storage/storagenodes/status: get patch",
+			"collage.storage/storagebackends: list watch",
+			"collage.storage/storagenodes: list watch",
+			"collage.storage/storagenodes/status: patch",
 		},
 	}
 	got := map[string][]string{}
 	for name, one := range objects {
 		if one["kind"] == "Role" || one["kind"] == "ClusterRole" {
 			got[name] = rights(one)
+		}
+	}
+	// What values add, and no more.
+	for set, more := range map[string][2]string{
+		"rbac.deletePods=true":           {"ClusterRole/collage-operator", "core/pods: delete"},
+		"rbac.secretNames={fast,slow.a}": {"Role/collage-operator", "core/secrets/fast/slow.a: get"},
+	} {
+		var plain []string
+		for _, right := range want[more[0]] {
+			if !strings.HasPrefix(more[1], "core/secrets") || !strings.HasPrefix(right, "core/secrets") {
+				plain = append(plain, right)
+			}
+		}
+		plain = append(plain, more[1])
+		slices.Sort(plain)
+		with := rights(rendered(t, "--set", set)[more[0]])
+		slices.Sort(with)
+		if !slices.Equal(with, plain) {
+			t.Errorf("--set %s: %s:\n  %s\nwant\n  %s", set, more[0], strings.Join(with, "\n  "), strings.Join(plain, "\n  "))
 		}
 	}
 	for name := range want {
@@ -243,8 +258,18 @@ func rights(role object) []string {
 
 // What the policies say is tried on a real API server; here: that they are for the right account, and in force.
 func TestPoliciesNarrowWhatRBACCannot(t *testing.T) {
-	objects := rendered(t)
-	for name, account := range map[string]string{"collage-node-own-storagenode": "collage-node", "collage-operator-own-taints": "collage-operator"} {
+	objects := rendered(t, "--set", "rbac.deletePods=true")
+	count := 0
+	for name := range objects {
+		name, found := strings.CutPrefix(name, "ValidatingAdmissionPolicy/")
+		if !found {
+			continue
+		}
+		count++
+		account := "collage-operator"
+		if strings.HasPrefix(name, "collage-node-") {
+			account = "collage-node"
+		}
 		policy := objects["ValidatingAdmissionPolicy/"+name]
 		if got := at(policy, "spec", "matchConditions", 0, "expression"); got != "request.userInfo.username == 'system:serviceaccount:collage-system:"+account+"'" {
 			t.Errorf("%s is for %v", name, got)
@@ -252,15 +277,154 @@ func TestPoliciesNarrowWhatRBACCannot(t *testing.T) {
 		if got := at(policy, "spec", "failurePolicy"); got != "Fail" {
 			t.Errorf("%s: failurePolicy is %v", name, got)
 		}
+		if len(list(policy, "spec", "validations")) == 0 || at(policy, "spec", "matchConstraints", "resourceRules", 0, "apiVersions", 0) != "*" {
+			t.Errorf("%s refuses nothing: %v", name, at(policy, "spec"))
+		}
 		binding := objects["ValidatingAdmissionPolicyBinding/"+name]
 		if at(binding, "spec", "policyName") != name || !slices.Equal(stringsOf(binding, "spec", "validationActions"), []string{"Deny"}) {
 			t.Errorf("%s is bound by %v", name, at(binding, "spec"))
+		}
+	}
+	if count != 10 {
+		t.Errorf("%d policies, want 10", count)
+	}
+	// Every kind of object that the operator may write by RBAC, and that others have too, has a policy. The rest is Collage's own.
+	own := map[string]bool{"storagenodes": true, "csistoragecapacities": true, "events": true}
+	limited := map[string]bool{}
+	for name, one := range objects {
+		if strings.HasPrefix(name, "ValidatingAdmissionPolicy/collage-operator-") {
+			for _, rule := range list(one, "spec", "matchConstraints", "resourceRules") {
+				for _, resource := range stringsOf(rule, "resources") {
+					limited[resource] = true
+				}
+			}
+		}
+	}
+	for _, role := range []string{"ClusterRole/collage-operator", "Role/collage-operator"} {
+		for _, right := range rights(objects[role]) {
+			what, verbs, _ := strings.Cut(right, ": ")
+			resource := strings.Split(what, "/")[1]
+			if strings.Trim(strings.NewReplacer("get", "", "list", "", "watch", "").Replace(verbs), " ") != "" && !own[resource] && !limited[resource] {
+				t.Errorf("no policy narrows %s", right)
+			}
 		}
 	}
 	for name := range rendered(t, "--set", "admissionPolicy.enabled=false") {
 		if strings.HasPrefix(name, "ValidatingAdmissionPolicy") {
 			t.Errorf("admissionPolicy.enabled=false leaves %s", name)
 		}
+	}
+}
+
+// Agents in a namespace of their own: everything of theirs is there, and nothing of the operator's.
+func TestAgentsCanHaveANamespaceOfTheirOwn(t *testing.T) {
+	objects := rendered(t, "--set", "node.namespace=collage-agents,metrics.serviceMonitor.enabled=true")
+	for _, name := range []string{"DaemonSet/collage-agents/collage-node", "ServiceAccount/collage-agents/collage-node",
+		"NetworkPolicy/collage-agents/collage-node", "Service/collage-agents/collage-node-metrics", "ServiceMonitor/collage-agents/collage-node-metrics",
+		"Deployment/collage-operator", "ServiceAccount/collage-operator", "Role/collage-operator", "NetworkPolicy/collage-operator", "Service/collage-operator-metrics"} {
+		if objects[name] == nil {
+			t.Errorf("no %s", name)
+		}
+	}
+	if got := at(objects["ClusterRoleBinding/collage-node"], "subjects", 0, "namespace"); got != "collage-agents" {
+		t.Errorf("the role is bound in %v", got)
+	}
+	if got := at(objects["ValidatingAdmissionPolicy/collage-node-own-storagenode"], "spec", "matchConditions", 0, "expression"); got != "request.userInfo.username == 'system:serviceaccount:collage-agents:collage-node'" {
+		t.Errorf("the policy is for %v", got)
+	}
+}
+
+func TestOnlyMetricsCanBeReached(t *testing.T) {
+	objects := rendered(t)
+	for _, component := range []string{"operator", "node"} {
+		policy := objects["NetworkPolicy/collage-"+component]
+		if got := fmt.Sprint(at(policy, "spec", "policyTypes")); got != "[Ingress]" {
+			t.Errorf("%s: policy types %s", component, got)
+		}
+		if got := fmt.Sprint(at(policy, "spec", "ingress")); got != "[map[ports:[map[port:http protocol:TCP]]]]" {
+			t.Errorf("%s: ingress %s", component, got)
+		}
+		if got := at(policy, "spec", "podSelector", "matchLabels", "app.kubernetes.io/component"); got != component {
+			t.Errorf("%s: selects %v", component, got)
+		}
+	}
+	objects = rendered(t, "--set", "networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.a=b",
+		"--set", "networkPolicy.operatorEgress[0].to[0].ipBlock.cidr=10.0.0.1/32,networkPolicy.operatorEgress[0].ports[0].port=6443")
+	operator := objects["NetworkPolicy/collage-operator"]
+	if got := fmt.Sprint(at(operator, "spec", "policyTypes")); got != "[Ingress Egress]" {
+		t.Errorf("policy types %s", got)
+	}
+	if got := fmt.Sprint(at(operator, "spec", "egress")); got != "[map[ports:[map[port:6443]] to:[map[ipBlock:map[cidr:10.0.0.1/32]]]]]" {
+		t.Errorf("egress %s", got)
+	}
+	if got := fmt.Sprint(at(operator, "spec", "ingress", 0, "from")); got != "[map[namespaceSelector:map[matchLabels:map[a:b]]]]" {
+		t.Errorf("ingress from %s", got)
+	}
+	if got := fmt.Sprint(at(objects["NetworkPolicy/collage-node"], "spec", "policyTypes")); got != "[Ingress]" {
+		t.Errorf("the agents' policy types %s", got)
+	}
+}
+
+func TestReplicasSpread(t *testing.T) {
+	constraints := list(rendered(t)["Deployment/collage-operator"], "spec", "template", "spec", "topologySpreadConstraints")
+	if len(constraints) != 2 {
+		t.Fatalf("%v", constraints)
+	}
+	for index, key := range []string{"kubernetes.io/hostname", "topology.kubernetes.io/zone"} {
+		if at(constraints[index], "topologyKey") != key || at(constraints[index], "whenUnsatisfiable") != "ScheduleAnyway" ||
+			at(constraints[index], "labelSelector", "matchLabels", "app.kubernetes.io/component") != "operator" ||
+			!slices.Equal(stringsOf(constraints[index], "matchLabelKeys"), []string{"pod-template-hash"}) {
+			t.Errorf("%v", constraints[index])
+		}
+	}
+}
+
+// A token is in the pods that speak to the API server and in no other pod that names their account.
+func TestTokensAreOnlyWhereTheyAreAskedFor(t *testing.T) {
+	for name, one := range rendered(t) {
+		switch one["kind"] {
+		case "ServiceAccount":
+			if at(one, "automountServiceAccountToken") != false {
+				t.Errorf("%s mounts its token everywhere", name)
+			}
+		case "Deployment", "DaemonSet":
+			pod := at(one, "spec", "template", "spec")
+			if at(pod, "automountServiceAccountToken") != true || at(pod, "enableServiceLinks") != false {
+				t.Errorf("%s: token %v, service links %v", name, at(pod, "automountServiceAccountToken"), at(pod, "enableServiceLinks"))
+			}
+		}
+	}
+}
+
+// `helm test` runs our own image, as restricted as the operator, with rights that go with the test.
+func TestTheTestNeedsNoOtherImage(t *testing.T) {
+	stream, err := template(t, append(repository, "--set", "test.storageClass=fast", "--show-only", "templates/tests/doctor.yaml")...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	objects := byName(t, decode(t, split(stream)...))
+	for name, one := range objects {
+		if at(one, "metadata", "annotations", "helm.sh/hook") != "test" {
+			t.Errorf("%s is no part of the test only", name)
+		}
+		policy := fmt.Sprint(at(one, "metadata", "annotations", "helm.sh/hook-delete-policy"))
+		if name != "Pod/collage-test" && policy != "before-hook-creation,hook-succeeded,hook-failed" {
+			t.Errorf("%s stays after the test: %s", name, policy)
+		}
+	}
+	pod := at(objects["Pod/collage-test"], "spec")
+	operator := at(rendered(t)["Deployment/collage-operator"], "spec", "template", "spec")
+	for _, path := range [][]any{{"containers", 0, "image"}, {"containers", 0, "securityContext"}, {"securityContext"}, {"tolerations"}} {
+		if got, want := at(pod, path...), at(operator, path...); !reflect.DeepEqual(got, want) {
+			t.Errorf("%v is %v, the operator's %v", path, got, want)
+		}
+	}
+	if got := at(objects["PersistentVolumeClaim/collage-test"], "spec", "storageClassName"); got != "fast" {
+		t.Errorf("the class is %v", got)
+	}
+	want := []string{"apps/daemonsets: list", "collage.storage/storagebackends: list", "collage.storage/storagenodes: list", "coordination.k8s.io/leases/collage-operator: get"}
+	if got := rights(objects["ClusterRole/collage-test"]); !slices.Equal(got, want) {
+		t.Errorf("rights are %v", got)
 	}
 }
 
@@ -276,6 +440,11 @@ func TestOptionalObjectsComeAndGo(t *testing.T) {
 		{"metrics.serviceMonitor.enabled=true", "ServiceMonitor/collage-operator-metrics", true},
 		{"metrics.serviceMonitor.enabled=true", "ServiceMonitor/collage-node-metrics", true},
 		{"metrics.serviceMonitor.enabled=true", "Service/collage-node-metrics", true},
+		{"networkPolicy.enabled=false", "NetworkPolicy/collage-operator", false},
+		{"networkPolicy.enabled=false", "NetworkPolicy/collage-node", false},
+		{"test.storageClass=fast", "PersistentVolumeClaim/collage-test", false}, // with `helm test` only
+		{"rbac.deletePods=true", "ValidatingAdmissionPolicy/collage-operator-pods-with-volumes", true},
+		{"rbac.deletePods=false", "ValidatingAdmissionPolicy/collage-operator-pods-with-volumes", false},
 		{"rbac.secretNamespaces={team-b}", "RoleBinding/team-b/collage-operator-secrets", true},
 		{"fullnameOverride=other", "DaemonSet/other-node", true},
 	}
@@ -330,7 +499,7 @@ func TestNotesSayWhatToDoNext(t *testing.T) {
 		"--set", "node.directories={/srv/share}"}, repository...)...)
 	text := fmt.Sprint(at(decode(t, split(stream)...)[0], "notes"))
 	for _, part := range []string{"rollout status deployment/collage-operator", "rollout status daemonset/collage-node",
-		"local: {directory: /srv/share}", "pod-security.kubernetes.io/enforce=privileged", "kind: StorageBackend", "helm uninstall"} {
+		"local: {directory: /srv/share}", "pod-security.kubernetes.io/enforce=privileged", "kind: StorageBackend", "helm test collage -n collage-system", "helm uninstall"} {
 		if !strings.Contains(text, part) {
 			t.Errorf("the notes lack %q:\n%s", part, text)
 		}

@@ -142,10 +142,10 @@ func split(stream string) []string {
 	return documents
 }
 
-// rendered are the chart's objects by "Kind/name".
+// rendered are the chart's objects by "Kind/name", without those of `helm test`.
 func rendered(t *testing.T, arguments ...string) map[string]object {
 	t.Helper()
-	stream, err := template(t, append(append([]string{}, repository...), arguments...)...)
+	stream, err := template(t, append(append([]string{"--skip-tests"}, repository...), arguments...)...)
 	if err != nil {
 		t.Fatal(err)
 	}

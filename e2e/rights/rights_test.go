@@ -4,8 +4,11 @@ package rights
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,15 +18,7 @@ import (
 
 const namespace = "collage-system"
 
-var (
-	operator = "--as=system:serviceaccount:" + namespace + ":collage-operator"
-	agent    = "--as=system:serviceaccount:" + namespace + ":collage-node"
-)
-
-// onNode is what a token that is bound to a pod on that node says of itself.
-func onNode(node string) string {
-	return "--as-user-extra=authentication.kubernetes.io/node-name=" + node
-}
+const operator = "--as=system:serviceaccount:" + namespace + ":collage-operator"
 
 func TestMain(m *testing.M) {
 	cluster.HandleReexec()
@@ -63,72 +58,27 @@ func boot(t *testing.T) *cluster.Cluster {
 	return c
 }
 
-func TestRights(t *testing.T) {
-	c := boot(t)
-	ctx := context.Background()
-	must := func(arguments ...string) {
-		t.Helper()
-		if _, err := c.Kubectl(ctx, arguments...); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, node := range cluster.Nodes {
-		if err := c.Apply(ctx, "apiVersion: collage.storage/v1beta1\nkind: StorageNode\nmetadata: {name: "+node.Name+"}\nspec: {}\n"); err != nil {
-			t.Fatal(err)
-		}
-	}
-	must("create", "secret", "generic", "storage", "--namespace", namespace)
-	must("create", "secret", "generic", "storage", "--namespace", "team-a")
-	must("create", "secret", "generic", "storage", "--namespace", "default")
+// try is something that somebody tries to do.
+type try struct {
+	name      string
+	arguments []string // of kubectl
+	manifest  string   // given as a file, if there is one
+	refusal   string   // "": it is allowed; else part of what the API server says
+}
 
-	status := `{"status":{"agentVersion":"1"}}`
-	taint := `{"key":"local.collage.storage/agent-not-ready","effect":"NoSchedule"}`
-	other := `{"key":"example.com/other","effect":"NoSchedule"}`
-	taints := func(list ...string) string { return `{"spec":{"taints":[` + strings.Join(list, ",") + `]}}` }
-	must("patch", "node", "node-a", "--type=merge", "-p", taints(taint, other))
-
-	patch := func(who []string, kind, name, change string, more ...string) []string {
-		return append(append(who, "patch", kind, name, "--type=merge", "-p", change), more...)
-	}
-	subresource := "--subresource=status"
-	cases := []struct {
-		name      string
-		arguments []string
-		refusal   string // "": allowed
-	}{
-		{"an agent writes the status of its own node", patch([]string{agent, onNode("node-a")}, "storagenode", "node-a", status, subresource), ""},
-		{"an agent writes the status of another node", patch([]string{agent, onNode("node-a")}, "storagenode", "node-b", status, subresource),
-			"the agent of node node-a may not write StorageNode node-b"},
-		{"a token without a node writes a status", patch([]string{agent}, "storagenode", "node-a", status, subresource),
-			"the token of this agent names no node"},
-		{"an agent gives orders to itself", patch([]string{agent, onNode("node-a")}, "storagenode", "node-a", `{"spec":{"operations":[]}}`),
-			"cannot patch resource \"storagenodes\""},
-		{"an agent deletes its StorageNode", []string{agent, onNode("node-a"), "delete", "storagenode", "node-a"}, "cannot delete"},
-		{"an agent reads StorageNodes", []string{agent, "get", "storagenodes"}, ""},
-		{"an agent reads StorageBackends", []string{agent, "get", "storagebackends"}, ""},
-		{"an agent reads a Secret", []string{agent, "get", "secret", "storage", "--namespace", namespace}, "cannot get resource \"secrets\""},
-		{"an agent lists claims", []string{agent, "get", "pvc"}, "cannot list"},
-		{"an agent patches its Node", patch([]string{agent, onNode("node-a")}, "node", "node-a", `{"metadata":{"labels":{"a":"b"}}}`), "cannot get resource \"nodes\""},
-
-		{"the operator reads a Secret of its namespace", []string{operator, "get", "secret", "storage", "--namespace", namespace}, ""},
-		{"the operator reads a Secret of a listed namespace", []string{operator, "get", "secret", "storage", "--namespace", "team-a"}, ""},
-		{"the operator reads a Secret of another namespace", []string{operator, "get", "secret", "storage", "--namespace", "default"}, "cannot get resource \"secrets\""},
-		{"the operator lists Secrets", []string{operator, "get", "secrets", "--namespace", namespace}, "cannot list"},
-		{"the operator makes a pod", []string{operator, "run", "x", "--image=x", "--namespace", namespace}, "cannot create resource \"pods\""},
-		{"the operator changes a backend's status", patch([]string{operator}, "storagebackend", "none", `{"status":{}}`, subresource), "not found"},
-		{"the operator deletes a backend", []string{operator, "delete", "storagebackend", "none"}, "cannot delete"},
-		{"the operator labels a Node", patch([]string{operator}, "node", "node-a", `{"metadata":{"labels":{"a":"b"}}}`), "nothing of a Node but its taints"},
-		{"the operator cordons a Node", patch([]string{operator}, "node", "node-a", `{"spec":{"unschedulable":true}}`), "nothing of a Node but its taints"},
-		{"the operator adds a taint", patch([]string{operator}, "node", "node-a", taints(taint, other, `{"key":"x","effect":"NoExecute"}`)), "may only take off taints"},
-		{"the operator takes off another's taint", patch([]string{operator}, "node", "node-a", taints(taint)), "may only take off taints"},
-		{"the operator takes off its own taint", patch([]string{operator}, "node", "node-a", taints(other)), ""},
-
-		{"a person labels a Node", patch(nil, "node", "node-a", `{"metadata":{"labels":{"a":"b"}}}`), ""},
-		{"a person writes any StorageNode", patch(nil, "storagenode", "node-b", status, subresource), ""},
-	}
-	for _, each := range cases {
+func run(t *testing.T, c *cluster.Cluster, who []string, tries []try) {
+	t.Helper()
+	for _, each := range tries {
 		t.Run(each.name, func(t *testing.T) {
-			_, err := c.Kubectl(ctx, each.arguments...)
+			arguments := append(slices.Clone(who), each.arguments...)
+			if each.manifest != "" {
+				file := filepath.Join(t.TempDir(), "manifest.yaml")
+				if err := os.WriteFile(file, []byte(each.manifest), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				arguments = append(arguments, "--validate=false", "--filename", file)
+			}
+			_, err := c.Kubectl(context.Background(), arguments...)
 			if each.refusal == "" && err != nil {
 				t.Error(err)
 			}
@@ -137,12 +87,118 @@ func TestRights(t *testing.T) {
 			}
 		})
 	}
+}
 
-	t.Run("the examples are accepted", func(t *testing.T) {
-		root, err := cluster.RepositoryRoot()
+func patch(kind, name, change string, more ...string) []string {
+	return append([]string{"patch", kind, name, "--type=merge", "-p", change}, more...)
+}
+
+func TestRights(t *testing.T) {
+	c := boot(t)
+	ctx := context.Background()
+	must := func(arguments ...string) string {
+		t.Helper()
+		out, err := c.Kubectl(ctx, arguments...)
 		if err != nil {
 			t.Fatal(err)
 		}
+		return strings.TrimSpace(out)
+	}
+	root, err := cluster.RepositoryRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	chart := filepath.Join(root, "helm/collage")
+	upgrade := func(t *testing.T, values string) {
+		t.Helper()
+		if _, err := c.Helm(ctx, "upgrade", "collage", chart, "--namespace", namespace, "--reset-then-reuse-values", "--set", values); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, node := range cluster.Nodes {
+		if err := c.Apply(ctx, "apiVersion: collage.storage/v1beta1\nkind: StorageNode\nmetadata: {name: "+node.Name+"}\nspec: {}\n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, where := range []string{namespace, "team-a", "default"} {
+		must("create", "secret", "generic", "storage", "--namespace", where)
+	}
+	waitForPolicies(t, c)
+
+	t.Run("agent", func(t *testing.T) { testAgent(t, c) })
+	t.Run("operator", func(t *testing.T) { testOperator(t, c) })
+
+	t.Run("deleting pods is allowed by a value", func(t *testing.T) {
+		for name, volume := range map[string]string{"with-claim": "persistentVolumeClaim: {claimName: x}", "without": "emptyDir: {}"} {
+			if err := c.Apply(ctx, fmt.Sprintf("{apiVersion: v1, kind: Pod, metadata: {name: %s}, spec: {nodeSelector: {no: where}, containers: [{name: c, image: x}], volumes: [{name: v, %s}]}}", name, volume)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		run(t, c, []string{operator}, []try{{name: "not by default", arguments: []string{"delete", "--raw", "/api/v1/namespaces/default/pods/with-claim"}, refusal: "cannot delete resource \"pods\""}})
+		upgrade(t, "rbac.deletePods=true")
+		waitForPolicies(t, c)
+		run(t, c, []string{operator}, []try{
+			{name: "a pod without a claim", arguments: []string{"delete", "--raw", "/api/v1/namespaces/default/pods/without"}, refusal: "may delete pods that use a PersistentVolumeClaim only"},
+			{name: "a pod with a claim", arguments: []string{"delete", "--raw", "/api/v1/namespaces/default/pods/with-claim"}},
+			{name: "pods are still not listed", arguments: []string{"get", "pods"}, refusal: "cannot list"},
+		})
+	})
+
+	t.Run("Secrets can be limited to names", func(t *testing.T) {
+		upgrade(t, "rbac.secretNames={fast-admin}")
+		must("create", "secret", "generic", "fast-admin", "--namespace", namespace)
+		run(t, c, []string{operator}, []try{
+			{name: "a listed one", arguments: []string{"get", "secret", "fast-admin", "--namespace", namespace}},
+			{name: "another", arguments: []string{"get", "secret", "storage", "--namespace", namespace}, refusal: "cannot get resource \"secrets\""},
+			{name: "one of that name elsewhere", arguments: []string{"get", "secret", "fast-admin", "--namespace", "default"}, refusal: "cannot get resource \"secrets\""},
+		})
+	})
+
+	// Where only the operator runs, and the Secrets are, the strictest standard can be enforced.
+	t.Run("the operator is restricted, the agent is not", func(t *testing.T) {
+		must("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
+		defer must("label", "namespace", namespace, "pod-security.kubernetes.io/enforce-")
+		create := func(kind, name string) error {
+			var workload struct {
+				Spec struct {
+					Template struct {
+						Spec json.RawMessage `json:"spec"`
+					} `json:"template"`
+				} `json:"spec"`
+			}
+			if err := c.Get(ctx, &workload, kind, name, "--namespace", namespace); err != nil {
+				t.Fatal(err)
+			}
+			return c.Apply(ctx, fmt.Sprintf(`{"apiVersion":"v1","kind":"Pod","metadata":{"name":"restricted-%s","namespace":"%s"},"spec":%s}`, kind, namespace, workload.Spec.Template.Spec))
+		}
+		if err := create("deployment", "collage-operator"); err != nil {
+			t.Error(err)
+		}
+		if err := create("daemonset", "collage-node"); err == nil || !strings.Contains(err.Error(), "violates PodSecurity") || !strings.Contains(err.Error(), "privileged") {
+			t.Errorf("the agent under restricted: %v", err)
+		}
+		pod, err := c.Helm(ctx, "template", "collage", chart, "--namespace", namespace, "--set", "image.repository=localhost/none,test.storageClass=x",
+			"--show-only", "templates/tests/doctor.yaml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Apply(ctx, pod); err != nil {
+			t.Errorf("the test's pod under restricted: %v", err)
+		}
+		must("delete", "--namespace", namespace, "--wait=false", "--ignore-not-found", "pod/restricted-deployment", "pod/collage-test", "pvc/collage-test", "serviceaccount/collage-test")
+		must("delete", "--wait=false", "clusterrole/collage-test", "clusterrolebinding/collage-test")
+	})
+
+	t.Run("a second release is refused", func(t *testing.T) {
+		for _, release := range [][]string{{"other", namespace}, {"collage", "team-a"}} {
+			_, err := c.Helm(ctx, "install", release[0], chart, "--namespace", release[1], "--set", "image.repository=localhost/none,fullnameOverride=second")
+			if err == nil || !strings.Contains(err.Error(), "installed in this cluster already, as release collage in namespace "+namespace) || !strings.Contains(err.Error(), "helm uninstall collage -n "+namespace) {
+				t.Errorf("%v: %v", release, err)
+			}
+		}
+	})
+
+	t.Run("the examples are accepted", func(t *testing.T) {
 		must("apply", "--filename", filepath.Join(root, "manifests/examples"))
 		names, err := c.Kubectl(ctx, "get", "storagebackends", "-o", "name")
 		if err != nil || !strings.Contains(names, "/disk") || !strings.Contains(names, "/share") {
@@ -160,15 +216,14 @@ func TestRights(t *testing.T) {
 		}
 	})
 	t.Run("the plain manifests install the same without helm", func(t *testing.T) {
-		root, err := cluster.RepositoryRoot()
-		if err != nil {
-			t.Fatal(err)
-		}
 		must("apply", "--filename", filepath.Join(root, "crds"))
 		must("apply", "--kustomize", filepath.Join(root, "manifests"))
 		image, err := c.Kubectl(ctx, "get", "daemonset", "collage-node", "--namespace", namespace, "-o", "jsonpath={.spec.template.spec.containers[0].image}")
 		if err != nil || image != "registry.example.com/collage-node:0.1.0" {
 			t.Errorf("got %q, %v", image, err)
+		}
+		if _, err := c.Helm(ctx, "install", "collage", chart, "--namespace", "team-a", "--set", "image.repository=localhost/none,fullnameOverride=second"); err == nil || !strings.Contains(err.Error(), "installed in this cluster already, without Helm") {
+			t.Errorf("beside the manifests: %v", err)
 		}
 		must("delete", "--kustomize", filepath.Join(root, "manifests"), "--wait=false")
 		if _, err := c.Kubectl(ctx, "get", "storagebackend", "disk"); err != nil {

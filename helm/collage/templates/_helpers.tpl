@@ -15,6 +15,11 @@
 {{- end -}}
 {{- end -}}
 
+{{/* Where the agents run. The operator and the Secrets are in the release's namespace. */}}
+{{- define "collage.nodeNamespace" -}}
+{{- default .Release.Namespace .Values.node.namespace -}}
+{{- end -}}
+
 {{/* What selects pods. Call with (dict "root" $ "component" "operator"). Immutable in Deployment and DaemonSet. */}}
 {{- define "collage.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "collage.name" .root }}
@@ -75,5 +80,26 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end -}}
 {{- if hasPrefix (printf "%s/" $.kubelet) (printf "%s/" $path) -}}
 {{- fail (printf "%s: %s lies below kubeletPath (%s), where the kubelet removes what it does not know; use another directory" $.field $path $.kubelet) -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+A cluster holds one Collage: the agents' sockets, the CSIDrivers and the StorageNodes have one name each. Helm by itself would
+install a second release beside the first. `helm template` sees no cluster and checks nothing.
+*/}}
+{{- define "collage.checkAlone" -}}
+{{- range (lookup "apps/v1" "DaemonSet" "" "").items -}}
+{{- $labels := .metadata.labels | default dict -}}
+{{- if and (eq (get $labels "app.kubernetes.io/part-of") "collage") (eq (get $labels "app.kubernetes.io/component") "node") -}}
+{{- $release := get $labels "app.kubernetes.io/instance" -}}
+{{- $annotations := .metadata.annotations | default dict -}}
+{{- $namespace := get $annotations "meta.helm.sh/release-namespace" -}}
+{{- if not $namespace -}}
+{{- fail (printf "Collage is installed in this cluster already, without Helm: DaemonSet %s/%s. Delete that first: kubectl delete -k manifests/ (volumes, StorageBackends and running pods are kept)" .metadata.namespace .metadata.name) -}}
+{{- end -}}
+{{- if or (ne $release $.Release.Name) (ne $namespace $.Release.Namespace) -}}
+{{- fail (printf "Collage is installed in this cluster already, as release %s in namespace %s; a cluster holds one. Upgrade that release, or remove it first: helm uninstall %s -n %s (volumes, StorageBackends and running pods are kept)" $release $namespace $release $namespace) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
