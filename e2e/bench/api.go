@@ -46,6 +46,16 @@ func newAPI(c *cluster.Cluster) (*api, error) {
 }
 
 func (a *api) do(ctx context.Context, method, path string, body any) ([]byte, error) {
+	return a.send(ctx, method, path, "application/json", body)
+}
+
+// patch merges the fields into the object.
+func (a *api) patch(ctx context.Context, path string, body any) error {
+	_, err := a.send(ctx, http.MethodPatch, path, "application/merge-patch+json", body)
+	return err
+}
+
+func (a *api) send(ctx context.Context, method, path, contentType string, body any) ([]byte, error) {
 	var content io.Reader
 	if body != nil {
 		encoded, err := json.Marshal(body)
@@ -60,7 +70,7 @@ func (a *api) do(ctx context.Context, method, path string, body any) ([]byte, er
 	if err != nil {
 		return nil, err
 	}
-	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("Content-Type", contentType)
 	response, err := a.writes.Do(request)
 	if err != nil {
 		return nil, err
@@ -107,6 +117,7 @@ func each(ctx context.Context, count int, call func(ctx context.Context, i int) 
 type object struct {
 	Metadata struct {
 		Name            string
+		UID             string
 		ResourceVersion string
 	}
 	Spec   struct{ VolumeName string }

@@ -104,38 +104,86 @@ func closingQuote(text string) int {
 	return -1
 }
 
-// serverCounts is what the API server says of the candidates' writes, and of its own processor time.
-func (a *api) serverCounts(ctx context.Context) (tally, time.Duration, error) {
+// writesCounted is what the API server counted of writes so far, by everybody.
+func (a *api) writesCounted(ctx context.Context) (tally, error) {
 	text, err := a.do(ctx, http.MethodGet, "/metrics", nil)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
+	return countWrites(bytes.NewReader(text))
+}
+
+func countWrites(text io.Reader) (tally, error) {
 	counted := tally{}
-	err = samples(bytes.NewReader(text), "apiserver_request_total", func(labels map[string]string, value float64) {
-		if !strings.Contains(" "+written[labels["resource"]]+" ", " "+labels["verb"]+" ") {
-			return
+	err := samples(text, "apiserver_request_total", func(labels map[string]string, value float64) {
+		switch labels["verb"] {
+		case "POST", "PUT", "PATCH", "APPLY", "DELETE", "DELETECOLLECTION":
+			if labels["dry_run"] != "" || labels["resource"] == "" {
+				return
+			}
+			resource := labels["resource"]
+			if labels["subresource"] != "" {
+				resource += "/" + labels["subresource"]
+			}
+			counted[labels["verb"]+" "+resource] += value
 		}
-		resource := labels["resource"]
-		if labels["subresource"] != "" {
-			resource += "/" + labels["subresource"]
-		}
-		counted[labels["verb"]+" "+resource] += value
 	})
-	if err != nil {
-		return nil, 0, err
+	return counted, err
+}
+
+// candidates leaves the writes that are a candidate's, by the table above.
+func (t tally) candidates() tally {
+	return t.only(func(verb, resource string) bool {
+		main, _, _ := strings.Cut(resource, "/")
+		return strings.Contains(" "+written[main]+" ", " "+verb+" ")
+	})
+}
+
+// others are the writes that an idle cluster makes by itself: Leases of nodes and leaders, states of nodes, tokens. All
+// else in idle minutes is taken for Collage's.
+var others = map[string]bool{
+	"leases": true, "nodes/status": true, "serviceaccounts/token": true, "tokenreviews": true, "subjectaccessreviews": true,
+	"selfsubjectreviews": true, "flowschemas/status": true, "prioritylevelconfigurations/status": true,
+}
+
+// suspects leaves the writes that nobody but Collage makes in an idle cluster.
+func (t tally) suspects() tally {
+	return t.only(func(_, resource string) bool { return !others[resource] })
+}
+
+func (t tally) only(keep func(verb, resource string) bool) tally {
+	kept := tally{}
+	for key, value := range t {
+		if verb, resource, _ := strings.Cut(key, " "); keep(verb, resource) {
+			kept[key] = value
+		}
 	}
-	var processor time.Duration
-	err = samples(bytes.NewReader(text), "process_cpu_seconds_total", func(_ map[string]string, value float64) {
-		processor = time.Duration(value * float64(time.Second))
-	})
-	return counted, processor, err
+	return kept
+}
+
+func (t tally) String() string {
+	var parts []string
+	for _, key := range sortedKeys(t) {
+		parts = append(parts, fmt.Sprintf("%s %.0f", key, t[key]))
+	}
+	return strings.Join(parts, ", ")
 }
 
 // metricsOf reads what a process of Collage says of itself.
 func metricsOf(ctx context.Context, address string) ([]byte, error) {
+	return ask(ctx, "http://"+address+"/metrics")
+}
+
+// ready is an error that tells what a process of Collage still waits for.
+func ready(ctx context.Context, address string) error {
+	_, err := ask(ctx, "http://"+address+"/readyz")
+	return err
+}
+
+func ask(ctx context.Context, url string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/metrics", nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -144,24 +192,35 @@ func metricsOf(ctx context.Context, address string) ([]byte, error) {
 		return nil, err
 	}
 	defer response.Body.Close()
-	return io.ReadAll(response.Body)
+	text, err := io.ReadAll(response.Body)
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s: %.300s", url, response.Status, text)
+	}
+	return text, err
 }
 
 // ownWrites is what processes of Collage say that they sent, without events and Leases.
 func ownWrites(ctx context.Context, addresses []string) (float64, error) {
-	total := 0.0
+	counted, err := ownTally(ctx, addresses)
+	if err != nil {
+		return 0, err
+	}
+	return counted.only(func(_, resource string) bool { return resource != "events" && resource != "leases" }).sum(), nil
+}
+
+// ownTally is all that processes of Collage say that they wrote.
+func ownTally(ctx context.Context, addresses []string) (tally, error) {
+	total := tally{}
 	for _, address := range addresses {
 		text, err := metricsOf(ctx, address)
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
 		err = samples(bytes.NewReader(text), "collage_kube_writes_total", func(labels map[string]string, value float64) {
-			if labels["resource"] != "events" && labels["resource"] != "leases" {
-				total += value
-			}
+			total[strings.ToUpper(labels["verb"])+" "+labels["resource"]] += value
 		})
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
 	}
 	return total, nil

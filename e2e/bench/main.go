@@ -12,6 +12,8 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -27,23 +29,69 @@ type options struct {
 	floor    string
 	out      string
 	crds     string
+	docs     string
+	phases   phaseList
 	rounds   int
 	claims   int
 	attaches int
+	serial   int
+	staged   int
+	idle     time.Duration
+	objects  int
+	restarts int
+	strict   bool
 	inside   bool
+}
+
+// phaseNames are all phases, in the order in which they run. The first four make up a round.
+var phaseNames = []string{"provision", "attach", "detach", "delete", "latency", "node", "idle", "scale"}
+
+// rates are the phases of a round.
+var rates = phaseNames[:4]
+
+// phaseList is a flag: names of phases with commas between them.
+type phaseList []string
+
+func (l *phaseList) String() string { return strings.Join(*l, ",") }
+
+func (l *phaseList) Set(text string) error {
+	*l = nil
+	for _, name := range strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' }) {
+		if !slices.Contains(phaseNames, name) {
+			return fmt.Errorf("no phase %q: there are %s", name, strings.Join(phaseNames, ", "))
+		}
+		*l = append(*l, name)
+	}
+	if len(*l) == 0 {
+		return errors.New("name at least one phase")
+	}
+	return nil
+}
+
+// wants tells whether any of the phases was chosen.
+func (l phaseList) wants(names ...string) bool {
+	return slices.ContainsFunc(names, func(name string) bool { return slices.Contains(l, name) })
 }
 
 func main() {
 	cluster.HandleReexec()
-	var o options
+	o := options{phases: phaseNames}
 	flag.StringVar(&o.name, "name", "bench", "of the cluster")
 	flag.StringVar(&o.bin, "bin", "build/release/bin", "folder of collage and collage-mount")
 	flag.StringVar(&o.floor, "floor", "build/e2e/bin/floor", "the floor's program")
-	flag.StringVar(&o.out, "out", "build/bench", "folder of results.json and the logs")
+	flag.StringVar(&o.out, "out", "build/bench", "folder of results.json, results.svg and the logs")
 	flag.StringVar(&o.crds, "crds", "crds", "folder of the CRDs")
-	flag.IntVar(&o.rounds, "rounds", 3, "pairs of rounds, one by Collage and one by the floor")
+	flag.StringVar(&o.docs, "docs", "", "folder whose benchmarks.md and benchmarks.svg get the results; none without it")
+	flag.Var(&o.phases, "phases", "which to run, with commas between them")
+	flag.IntVar(&o.rounds, "rounds", 5, "pairs of rounds, one by Collage and one by the floor")
 	flag.IntVar(&o.claims, "claims", 1000, "made and deleted in each round")
 	flag.IntVar(&o.attaches, "attaches", 300, "and detaches in each round")
+	flag.IntVar(&o.serial, "serial", 200, "claims made one after the other, for the latency")
+	flag.IntVar(&o.staged, "staged", 50, "volumes mounted on a node, for its memory")
+	flag.DurationVar(&o.idle, "idle", 5*time.Minute, "in which nothing is asked for, for the idle writes")
+	flag.IntVar(&o.objects, "objects", 10000, "claims, volumes and pods each, for the memory and restarts of the operator")
+	flag.IntVar(&o.restarts, "restarts", 3, "of the operator with all these objects")
+	flag.BoolVar(&o.strict, "strict", false, "fail when a goal is missed")
 	flag.BoolVar(&o.inside, "inside", false, "run in the cluster's network (the bench starts itself so)")
 	flag.Parse()
 	if err := o.check(); err != nil {
@@ -70,10 +118,19 @@ func (o *options) check() error {
 	if flag.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q", flag.Arg(0))
 	}
-	if o.rounds < 1 || o.claims < 1 || o.attaches < 1 || o.attaches > o.claims {
-		return errors.New("rounds, claims and attaches must be at least 1, and there are no more attaches than claims")
+	for name, number := range map[string]int{"rounds": o.rounds, "claims": o.claims, "attaches": o.attaches, "serial": o.serial,
+		"staged": o.staged, "objects": o.objects, "restarts": o.restarts} {
+		if number < 1 {
+			return fmt.Errorf("--%s must be at least 1", name)
+		}
 	}
-	for _, path := range []*string{&o.bin, &o.floor, &o.out, &o.crds} {
+	if o.attaches > o.claims {
+		return errors.New("there cannot be more attaches than claims")
+	}
+	for _, path := range []*string{&o.bin, &o.floor, &o.out, &o.crds, &o.docs} {
+		if *path == "" {
+			continue
+		}
 		var err error
 		if *path, err = filepath.Abs(*path); err != nil {
 			return err

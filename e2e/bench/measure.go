@@ -2,11 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"math"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"collage/e2e/cluster"
@@ -15,9 +16,13 @@ import (
 const (
 	collageDriver = "image.collage.storage"
 	floorDriver   = "floor.bench"
+	localClass    = "bench-local"
+
+	localDirectory = cluster.StateDir + "/volumes"
 )
 
-const backend = `
+// One backend of every kind: agents serve and register all of them.
+const backends = `
 apiVersion: collage.storage/v1beta1
 kind: StorageBackend
 metadata: {name: bench}
@@ -25,7 +30,17 @@ spec:
   image: {directory: ` + cluster.ShareDir + `}
   storageClasses:
     - {name: bench-collage, volumeBindingMode: Immediate, reclaimPolicy: Delete, parameters: {allocation: sparse}}
+---
+apiVersion: collage.storage/v1beta1
+kind: StorageBackend
+metadata: {name: bench-local}
+spec:
+  local: {directory: ` + localDirectory + `}
+  storageClasses:
+    - {name: ` + localClass + `, volumeBindingMode: WaitForFirstConsumer, reclaimPolicy: Delete, parameters: {allocation: sparse}}
 `
+
+var collageDrivers = []string{collageDriver, "local.collage.storage"}
 
 // candidate is who serves a class of claims.
 type candidate struct {
@@ -51,10 +66,13 @@ type session struct {
 }
 
 func (s *session) say(format string, arguments ...any) {
-	fmt.Printf("bench [%5.1f s] %s\n", time.Since(s.began).Seconds(), fmt.Sprintf(format, arguments...))
+	fmt.Printf("bench [%6.1f s] %s\n", time.Since(s.began).Seconds(), fmt.Sprintf(format, arguments...))
 }
 
-// measure is the bench itself.
+// errMissed ends a strict run.
+var errMissed = errors.New("goals were missed")
+
+// measure is the bench itself. A part that fails leaves its goals unmeasured; the others run and are reported all the same.
 func (o *options) measure(ctx context.Context) error {
 	c, err := cluster.Open(o.name, "", "")
 	if err != nil {
@@ -68,30 +86,78 @@ func (o *options) measure(ctx context.Context) error {
 	if err := os.RemoveAll(s.programs.logs); err != nil {
 		return err
 	}
+	s.result.machine = describeMachine(ctx, o.bin, s.api)
 	defer s.stopAgents()
 	if err := s.prepare(ctx); err != nil {
 		return err
 	}
-	for round := 1; round <= o.rounds; round++ {
-		for _, who := range []candidate{collage, floor} {
-			if err := s.round(ctx, round, who); err != nil {
-				return fmt.Errorf("round %d of %s: %w\n  logs: %s", round, who.name, err, s.programs.logs)
+	failure := s.parts(ctx)
+	if ctx.Err() != nil {
+		return failure
+	}
+	s.result.machine["duration_seconds"] = round(time.Since(s.began).Seconds())
+	return errors.Join(failure, s.report())
+}
+
+func (s *session) parts(ctx context.Context) (failures error) {
+	for _, part := range []struct {
+		phases []string
+		run    func(ctx context.Context) error
+	}{
+		{rates, s.allRounds},
+		{[]string{"latency"}, s.latency},
+		{[]string{"node"}, s.nodeMemory},
+		{[]string{"idle"}, s.idleWrites},
+		{[]string{"scale"}, s.scale},
+	} {
+		if !s.phases.wants(part.phases...) {
+			continue
+		}
+		if err := part.run(ctx); err != nil {
+			err = fmt.Errorf("%s: %w\n  logs: %s", part.phases[0], err, s.programs.logs)
+			failures = errors.Join(failures, err)
+			if ctx.Err() != nil {
+				return failures
 			}
+			s.say("FAILED: %v", err)
 		}
 	}
+	return failures
+}
+
+// report shows the results and writes them to their files.
+func (s *session) report() error {
+	flat := s.result.flat()
+	verdicts := judge(flat, s.phases)
 	s.result.print(os.Stdout)
-	return s.result.write(filepath.Join(o.out, "results.json"))
+	printGoals(os.Stdout, verdicts)
+	plot := plotSVG(flat, verdicts, s.result.latencies)
+	if err := writeResults(s.out, flat, verdicts, plot); err != nil {
+		return err
+	}
+	fmt.Printf("\nwritten to %s\n", filepath.Join(s.out, "results.json and results.svg"))
+	if s.docs != "" {
+		if err := writeDocs(s.docs, flat, verdicts, plot); err != nil {
+			return err
+		}
+		fmt.Printf("and into benchmarks.md and benchmarks.svg of %s\n", s.docs)
+	}
+	if missed := missedGoals(verdicts); s.strict && len(missed) > 0 {
+		return fmt.Errorf("%w: %s", errMissed, strings.Join(missed, ", "))
+	}
+	return nil
 }
 
 func (s *session) stopAgents() {
 	for _, agent := range s.agents {
 		agent.stop()
 	}
+	s.agents = nil
 }
 
-// prepare makes what both need, and starts the node agents, which stay for the whole run.
+// prepare makes what both need, and starts the node agents.
 func (s *session) prepare(ctx context.Context) error {
-	s.say("apply the CRDs, a StorageBackend and two classes; start the node agents")
+	s.say("apply the CRDs, a StorageBackend of every kind and the classes; start the node agents")
 	if _, err := s.cluster.Kubectl(ctx, "apply", "--server-side", "-f", s.crds); err != nil {
 		return err
 	}
@@ -109,7 +175,12 @@ func (s *session) prepare(ctx context.Context) error {
 		classObject(floor.class, floorDriver)); exists(err) != nil {
 		return err
 	}
-	if err := s.cluster.Apply(ctx, backend); err != nil {
+	for _, node := range nodeNames() {
+		if _, err := s.cluster.NodeExec(ctx, node, "mkdir", "-p", localDirectory); err != nil {
+			return err
+		}
+	}
+	if err := s.cluster.Apply(ctx, backends); err != nil {
 		return err
 	}
 	var err error
@@ -117,49 +188,31 @@ func (s *session) prepare(ctx context.Context) error {
 	return err
 }
 
-// round runs all phases by one candidate. Only that one runs meanwhile, and it was started just now: a program that
-// watches what the other one does would take a share of the processors.
-func (s *session) round(ctx context.Context, number int, who candidate) error {
-	starter, metrics := s.programs.startFloor, []string(nil)
-	if who == collage {
-		starter = s.programs.startOperator
-		metrics = []string{operatorMetrics}
-		for i := range cluster.Nodes {
-			metrics = append(metrics, agentMetrics(i))
-		}
-	}
-	running, err := starter(ctx)
+// operator starts `collage operator` and waits until it can serve every kind on every node.
+func (s *session) operator(ctx context.Context) (*process, error) {
+	running, err := s.programs.startOperator(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer running.stop()
-	title := fmt.Sprintf("round %d/%d %s", number, s.rounds, who.name)
-	if who == collage {
-		if err := s.ready(ctx); err != nil {
-			return err
-		}
+	if err := s.ready(ctx); err != nil {
+		running.stop()
+		return nil, err
 	}
-	// First connections, caches and code paths are nobody's speed.
-	warm := &load{api: s.api, who: who, name: fmt.Sprintf("%s-%d-warm", who.name, number), claims: 20, attaches: 10,
-		progress: func(string, ...any) {}}
-	for _, phase := range phaseNames {
-		if _, err := warm.run(ctx, phase); err != nil {
-			return fmt.Errorf("warm-up: %s: %w", phase, err)
-		}
+	return running, nil
+}
+
+// collageMetrics is where Collage's processes tell what they did.
+func collageMetrics() []string {
+	metrics := []string{operatorMetrics}
+	for i := range cluster.Nodes {
+		metrics = append(metrics, agentMetrics(i))
 	}
-	l := &load{api: s.api, who: who, name: fmt.Sprintf("%s-%d", who.name, number), claims: s.claims, attaches: s.attaches,
-		progress: func(format string, arguments ...any) { s.say(title+" "+format, arguments...) }}
-	for _, phase := range phaseNames {
-		if err := s.phase(ctx, title, phase, l, metrics, running); err != nil {
-			return fmt.Errorf("%s: %w", phase, err)
-		}
-	}
-	return s.keepMetrics(ctx, metrics)
+	return metrics
 }
 
 // keepMetrics leaves what Collage's processes say of themselves beside their logs.
-func (s *session) keepMetrics(ctx context.Context, metrics []string) error {
-	for i, address := range metrics {
+func (s *session) keepMetrics(ctx context.Context) error {
+	for i, address := range collageMetrics() {
 		text, err := metricsOf(ctx, address)
 		if err != nil {
 			return err
@@ -180,86 +233,30 @@ func nodeNames() []string {
 	return names
 }
 
-// ready waits until Collage can attach to each node: kubelet has registered the driver with both.
+// ready waits until Collage can attach to each node (kubelet has registered every driver with both), and its backends say
+// that they are Ready.
 func (s *session) ready(ctx context.Context) error {
 	for _, node := range cluster.Nodes {
-		err := s.cluster.WaitFor(ctx, "the CSI driver to be registered on "+node.Name, time.Minute, func() error {
+		err := s.cluster.WaitFor(ctx, "the CSI drivers to be registered on "+node.Name, time.Minute, func() error {
 			out, err := s.cluster.Kubectl(ctx, "get", "csinode", node.Name, "-o", "jsonpath={.spec.drivers[*].name}")
-			if err == nil && out != collageDriver {
-				err = fmt.Errorf("registered are %q", out)
+			if err != nil {
+				return err
 			}
-			return err
+			for _, driver := range collageDrivers {
+				if !strings.Contains(out, driver) {
+					return fmt.Errorf("registered are %q", out)
+				}
+			}
+			return nil
 		})
 		if err != nil {
 			return err
 		}
 	}
-	return nil
-}
-
-// reading is the state of all counters at one moment.
-type reading struct {
-	own       float64 // writes, as Collage counts them
-	server    tally   // writes, as the API server counts them
-	serverCPU time.Duration
-	processor time.Duration
-}
-
-func (s *session) read(ctx context.Context, metrics []string, processes []*process) (r reading, err error) {
-	if r.own, err = s.quiet(ctx, metrics); err != nil {
-		return r, err
+	if _, err := s.cluster.Kubectl(ctx, "wait", "--for=condition=Ready", "--timeout=60s", "storagebackend", "--all"); err != nil {
+		status, _ := s.cluster.Kubectl(ctx, "get", "storagebackend", "-o", `jsonpath={range .items[*]}{.metadata.name}: {.status.conditions}{"\n"}{end}`)
+		return fmt.Errorf("%w\n%s", err, status)
 	}
-	if r.server, r.serverCPU, err = s.api.serverCounts(ctx); err != nil {
-		return r, err
-	}
-	for _, p := range processes {
-		if err := p.running(); err != nil {
-			return r, err
-		}
-		used, err := processorTime(p.pid)
-		if err != nil {
-			return r, err
-		}
-		r.processor += used
-	}
-	return r, nil
-}
-
-func (s *session) phase(ctx context.Context, title, phase string, l *load, metrics []string, running *process) error {
-	processes := []*process{running}
-	if l.who == collage {
-		processes = append(processes, s.agents...)
-	}
-	before, err := s.read(ctx, metrics, processes)
-	if err != nil {
-		return err
-	}
-	took, err := l.run(ctx, phase)
-	if failed := running.running(); failed != nil {
-		return failed
-	}
-	if err != nil {
-		return err
-	}
-	if phase == "provision" && l.who == collage {
-		if err := s.measureMemory(running); err != nil {
-			return err
-		}
-	}
-	// What a phase leaves to be written belongs to it.
-	after, err := s.read(ctx, metrics, processes)
-	if err != nil {
-		return err
-	}
-	m := measurement{took: took, count: float64(l.count(phase)), writes: after.server.minus(before.server),
-		processor: after.processor - before.processor, serverCPU: after.serverCPU - before.serverCPU}
-	s.say("%s %s: %.2f s, %.0f a second, %.2f writes, %.1f ms of processor time each (%.1f the API server)", title, phase, took.Seconds(),
-		m.count/took.Seconds(), m.writes.sum()/m.count, m.processor.Seconds()*1000/m.count,
-		m.serverCPU.Seconds()*1000/m.count)
-	if own := after.own - before.own; metrics != nil && math.Abs(own-m.writes.sum()) > 0.02*own+2 {
-		s.say("note: the API server counted %.0f writes, Collage says that it sent %.0f", m.writes.sum(), own)
-	}
-	s.result.add(l.who, phase, m)
 	return nil
 }
 
@@ -296,22 +293,4 @@ func sleep(ctx context.Context, duration time.Duration) error {
 	case <-time.After(duration):
 		return nil
 	}
-}
-
-func (s *session) measureMemory(operator *process) error {
-	rss, err := memory(operator.pid, "VmRSS")
-	if err != nil {
-		return err
-	}
-	s.result.operatorRSS = max(s.result.operatorRSS, rss)
-	for _, agent := range s.agents {
-		for what, into := range map[string]*float64{"VmRSS": &s.result.nodeRSS, "RssAnon": &s.result.nodeAnon} {
-			value, err := memory(agent.pid, what)
-			if err != nil {
-				return err
-			}
-			*into = max(*into, value)
-		}
-	}
-	return nil
 }

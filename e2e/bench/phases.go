@@ -21,9 +21,6 @@ const (
 	stalled  = 90 * time.Second // without any progress a phase has failed
 )
 
-// phase names, in the order in which they run.
-var phaseNames = []string{"provision", "attach", "detach", "delete"}
-
 // load is one candidate's set of objects: claims of its class, some of them attached.
 type load struct {
 	api      *api
@@ -31,49 +28,49 @@ type load struct {
 	name     string // begins the names of all objects
 	claims   int
 	attaches int
-	progress func(format string, arguments ...any)
+	progress func(format string, arguments ...any) // nil: nobody is told
 
 	mu      sync.Mutex
 	volumes []string // in the order of the claims
 }
 
-// goal is the end of a phase: a number of objects that reached their state.
-type goal struct {
+// finish is the end of a phase: a number of objects that reached their state.
+type finish struct {
 	mu      sync.Mutex
 	missing map[string]bool
 	done    chan struct{}
 	last    time.Time // when the latest one came
 }
 
-func newGoal(names []string) *goal {
-	g := &goal{missing: map[string]bool{}, done: make(chan struct{}), last: time.Now()}
+func newFinish(names []string) *finish {
+	f := &finish{missing: map[string]bool{}, done: make(chan struct{}), last: time.Now()}
 	for _, name := range names {
-		g.missing[name] = true
+		f.missing[name] = true
 	}
-	return g
+	return f
 }
 
-func (g *goal) reached(name string) {
+func (f *finish) reached(name string) {
 	now := time.Now()
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if !g.missing[name] {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.missing[name] {
 		return
 	}
-	delete(g.missing, name)
-	g.last = now
-	if len(g.missing) == 0 {
-		close(g.done)
+	delete(f.missing, name)
+	f.last = now
+	if len(f.missing) == 0 {
+		close(f.done)
 	}
 }
 
 // time runs the requests and measures until the last object was seen in its state.
 func (l *load) time(ctx context.Context, what string, names []string, collection string,
-	seen func(g *goal, kind string, o object), request func(ctx context.Context, i int) error) (time.Duration, error) {
+	seen func(f *finish, kind string, o object), request func(ctx context.Context, i int) error) (time.Duration, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	g := newGoal(names)
-	ended, err := l.api.watch(ctx, collection, func(kind string, o object) { seen(g, kind, o) })
+	f := newFinish(names)
+	ended, err := l.api.watch(ctx, collection, func(kind string, o object) { seen(f, kind, o) })
 	if err != nil {
 		return 0, err
 	}
@@ -84,8 +81,8 @@ func (l *load) time(ctx context.Context, what string, names []string, collection
 	defer tick.Stop()
 	for {
 		select {
-		case <-g.done:
-			return g.last.Sub(began), nil
+		case <-f.done:
+			return f.last.Sub(began), nil
 		case err := <-requested:
 			if err != nil {
 				return 0, err
@@ -96,10 +93,12 @@ func (l *load) time(ctx context.Context, what string, names []string, collection
 		case <-ctx.Done():
 			return 0, context.Cause(ctx)
 		case <-tick.C:
-			g.mu.Lock()
-			missing, last := len(g.missing), g.last
-			g.mu.Unlock()
-			l.progress("%s: %d of %d", what, len(names)-missing, len(names))
+			f.mu.Lock()
+			missing, last := len(f.missing), f.last
+			f.mu.Unlock()
+			if l.progress != nil {
+				l.progress("%s: %d of %d", what, len(names)-missing, len(names))
+			}
 			if time.Since(last) > stalled {
 				return 0, fmt.Errorf("%s: nothing moved for %s; %d of %d are missing", what, stalled, missing, len(names))
 			}
@@ -144,7 +143,7 @@ func (l *load) provision(ctx context.Context) (time.Duration, error) {
 		index[name] = i
 	}
 	l.volumes = make([]string, l.claims)
-	return l.time(ctx, "claims Bound", names, claimsPath, func(g *goal, _ string, o object) {
+	return l.time(ctx, "claims Bound", names, claimsPath, func(f *finish, _ string, o object) {
 		i, mine := index[o.Metadata.Name]
 		if !mine || o.Status.Phase != "Bound" {
 			return
@@ -152,7 +151,7 @@ func (l *load) provision(ctx context.Context) (time.Duration, error) {
 		l.mu.Lock()
 		l.volumes[i] = o.Spec.VolumeName
 		l.mu.Unlock()
-		g.reached(o.Metadata.Name)
+		f.reached(o.Metadata.Name)
 	}, func(ctx context.Context, i int) error {
 		_, err := l.api.do(ctx, http.MethodPost, claimsPath, claimObject(names[i], l.who.class))
 		return err
@@ -162,9 +161,9 @@ func (l *load) provision(ctx context.Context) (time.Duration, error) {
 // attach: from the first VolumeAttachment's creation until the last has status.attached.
 func (l *load) attach(ctx context.Context) (time.Duration, error) {
 	names := l.names(l.attaches)
-	return l.time(ctx, "attached", names, attachesPath, func(g *goal, _ string, o object) {
+	return l.time(ctx, "attached", names, attachesPath, func(f *finish, _ string, o object) {
 		if o.Status.Attached {
-			g.reached(o.Metadata.Name)
+			f.reached(o.Metadata.Name)
 		}
 	}, func(ctx context.Context, i int) error {
 		node := cluster.Nodes[i%len(cluster.Nodes)].Name
@@ -191,9 +190,9 @@ func (l *load) delete(ctx context.Context) (time.Duration, error) {
 	})
 }
 
-func gone(g *goal, kind string, o object) {
+func gone(f *finish, kind string, o object) {
 	if kind == "DELETED" {
-		g.reached(o.Metadata.Name)
+		f.reached(o.Metadata.Name)
 	}
 }
 

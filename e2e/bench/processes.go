@@ -135,18 +135,30 @@ func child(pid int) (int, error) {
 
 // memory reads a line of /proc/PID/status ("VmRSS", "RssAnon") in MiB.
 func memory(pid int, what string) (float64, error) {
-	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, err
+	kib, found := amount(fmt.Sprintf("/proc/%d/status", pid), what+":")
+	if !found {
+		return 0, fmt.Errorf("process %d has no %s", pid, what)
 	}
-	for _, line := range strings.Split(string(content), "\n") {
-		fields := strings.Fields(line)
-		if len(fields) == 3 && fields[0] == what+":" {
-			kib, err := strconv.ParseFloat(fields[1], 64)
-			return kib / 1024, err
+	return kib / 1024, nil
+}
+
+// amount finds the line "NAME  NUMBER kB" in a file of /proc.
+func amount(path, name string) (kib float64, found bool) {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return 0, false
+	}
+	for line := range strings.Lines(string(content)) {
+		if fields := strings.Fields(line); len(fields) == 3 && fields[0] == name {
+			return parsed(fields[1]), true
 		}
 	}
-	return 0, fmt.Errorf("process %d has no %s", pid, what)
+	return 0, false
+}
+
+func parsed(text string) float64 {
+	value, _ := strconv.ParseFloat(text, 64)
+	return value
 }
 
 // processorTime is what a process has used of the processors so far.
@@ -169,6 +181,70 @@ func processorTime(pid int) (time.Duration, error) {
 		ticks += value
 	}
 	return time.Duration(ticks * float64(10*time.Millisecond)), nil
+}
+
+// What both candidates use: its processor time is told beside theirs.
+const (
+	apiServer         = "apiserver"
+	controllerManager = "controller_manager"
+	etcd              = "etcd"
+)
+
+var controlPlane = map[string]string{"kube-apiserver": apiServer, "kube-controller-manager": controllerManager, "etcd": etcd}
+
+// controlPlaneTime is the processor time of this cluster's control plane so far, by component.
+func (p *programs) controlPlaneTime() (map[string]time.Duration, error) {
+	used := map[string]time.Duration{}
+	processes, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	for _, entry := range processes {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil {
+			continue
+		}
+		content, err := os.ReadFile(filepath.Join("/proc", entry.Name(), "cmdline"))
+		if err != nil || !strings.Contains(string(content), p.cluster.Dir+"/") {
+			continue
+		}
+		// Each is `kube COMPONENT ...`, with paths of this cluster among its arguments.
+		words := strings.Split(string(content), "\x00")
+		if len(words) < 2 || controlPlane[words[1]] == "" {
+			continue
+		}
+		if time, err := processorTime(pid); err == nil {
+			used[controlPlane[words[1]]] += time
+		}
+	}
+	if len(used) != len(controlPlane) {
+		return nil, fmt.Errorf("found the processes %v of the control plane, expected %d", used, len(controlPlane))
+	}
+	return used, nil
+}
+
+// settled waits until the process has used hardly any processor time for three seconds.
+func settled(ctx context.Context, p *process, limit time.Duration) error {
+	last, since := time.Duration(-1), time.Now()
+	for begun := time.Now(); time.Since(begun) < limit; {
+		if err := p.running(); err != nil {
+			return err
+		}
+		used, err := processorTime(p.pid)
+		if err != nil {
+			return err
+		}
+		if used-last > 50*time.Millisecond || last < 0 {
+			last, since = used, time.Now()
+		}
+		if time.Since(since) >= 3*time.Second {
+			return nil
+		}
+		if err := sleep(ctx, 250*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("%s is still busy after %s with nothing to do", filepath.Base(p.log), limit)
 }
 
 // programs are what is measured, and where.

@@ -17,26 +17,32 @@ type measurement struct {
 	took      time.Duration
 	count     float64 // of operations
 	writes    tally
-	processor time.Duration // of the candidate
-	serverCPU time.Duration // of the API server
+	processor time.Duration            // of the candidate
+	shared    map[string]time.Duration // of the control plane's components meanwhile
 }
 
 // results collects every measurement of a run.
 type results struct {
-	options *options
-	rounds  map[string]map[string][]measurement // by candidate and phase
-
-	operatorRSS, nodeRSS, nodeAnon float64 // MiB, the largest seen
+	options   *options
+	machine   map[string]any
+	rounds    map[string]map[string][]measurement // by candidate and phase
+	latencies map[string][]float64                // milliseconds, by candidate
+	values    map[string]float64                  // all else
 }
 
 func newResults(o *options) results {
-	return results{options: o,
+	return results{options: o, machine: map[string]any{}, latencies: map[string][]float64{}, values: map[string]float64{},
 		rounds: map[string]map[string][]measurement{collage.name: {}, floor.name: {}}}
 }
 
 func (r *results) add(who candidate, phase string, m measurement) {
 	r.rounds[who.name][phase] = append(r.rounds[who.name][phase], m)
 }
+
+func (r *results) set(key string, value float64) { r.values[key] = value }
+
+// raise keeps the largest value.
+func (r *results) raise(key string, value float64) { r.values[key] = max(r.values[key], value) }
 
 func (r *results) seconds(who candidate, phase string) []float64 {
 	var all []float64
@@ -65,14 +71,21 @@ func (r *results) writes(who candidate, phase string) tally {
 	return each
 }
 
-// processor is the median of milliseconds of processor time for one operation: the candidate's and the API server's.
-func (r *results) processor(who candidate, phase string) (own, server float64) {
-	var all, servers []float64
+// processor is the median of milliseconds of processor time for one operation: the candidate's and the components'.
+func (r *results) processor(who candidate, phase string) (own float64, shared map[string]float64) {
+	var all []float64
+	components := map[string][]float64{}
 	for _, m := range r.rounds[who.name][phase] {
 		all = append(all, m.processor.Seconds()*1000/m.count)
-		servers = append(servers, m.serverCPU.Seconds()*1000/m.count)
+		for name, used := range m.shared {
+			components[name] = append(components[name], used.Seconds()*1000/m.count)
+		}
 	}
-	return median(all), median(servers)
+	shared = map[string]float64{}
+	for name, values := range components {
+		shared[name] = median(values)
+	}
+	return median(all), shared
 }
 
 func median(values []float64) float64 {
@@ -84,9 +97,16 @@ func median(values []float64) float64 {
 	return (sorted[middle-1] + sorted[middle]) / 2
 }
 
+// percentile is the smallest value that so many of a hundred do not exceed (the nearest rank).
+func percentile(values []float64, percent float64) float64 {
+	sorted := slices.Sorted(slices.Values(values))
+	rank := int(math.Ceil(percent / 100 * float64(len(sorted))))
+	return sorted[min(max(rank, 1), len(sorted))-1]
+}
+
 // ratios of paired rounds: 1 is as quick as the floor, 0.5 takes twice as long.
 func ratios(floorSeconds, collageSeconds []float64) []float64 {
-	paired := make([]float64, len(collageSeconds))
+	paired := make([]float64, min(len(floorSeconds), len(collageSeconds)))
 	for i := range paired {
 		paired[i] = floorSeconds[i] / collageSeconds[i]
 	}
@@ -97,58 +117,123 @@ func (r *results) ratios(phase string) []float64 {
 	return ratios(r.seconds(floor, phase), r.seconds(collage, phase))
 }
 
-// write makes the flat object that other programs read.
-func (r *results) write(path string) error {
-	flat := map[string]float64{
-		"rounds": float64(r.options.rounds), "claims": float64(r.options.claims), "attaches": float64(r.options.attaches),
-		"operator_rss_mib": r.operatorRSS, "node_rss_mib": r.nodeRSS, "node_anon_mib": r.nodeAnon,
+// measured are the rates of which there is at least one pair.
+func (r *results) measured() []string {
+	var all []string
+	for _, phase := range rates {
+		if len(r.ratios(phase)) > 0 {
+			all = append(all, phase)
+		}
 	}
-	for _, phase := range phaseNames {
+	return all
+}
+
+// flat is the object that other programs read: numbers with three digits after the point, and facts of the machine.
+func (r *results) flat() map[string]any {
+	flat := map[string]any{"phases": r.options.phases.String()}
+	put := func(key string, value float64) { flat[key] = round(value) }
+	for key, value := range r.machine {
+		flat[key] = value
+	}
+	for key, value := range r.values {
+		put(key, value)
+	}
+	measured := r.measured()
+	if len(measured) > 0 {
+		put("rounds", float64(len(r.ratios(measured[0]))))
+		put("claims", float64(r.options.claims))
+		put("attaches", float64(r.options.attaches))
+	}
+	for _, phase := range measured {
 		paired := r.ratios(phase)
-		flat[phase+"_ratio_to_floor"] = median(paired)
-		flat[phase+"_ratio_lowest"], flat[phase+"_ratio_highest"] = slices.Min(paired), slices.Max(paired)
+		put(phase+"_ratio_to_floor", median(paired))
+		put(phase+"_ratio_lowest", slices.Min(paired))
+		put(phase+"_ratio_highest", slices.Max(paired))
 		writes := r.writes(collage, phase)
-		flat[phase+"_writes"], flat[phase+"_writes_through_nodes"] = writes.sum(), writes.throughNodes()
-		flat[phase+"_floor_writes"] = r.writes(floor, phase).sum()
-		flat[phase+"_processor_ms"], flat[phase+"_apiserver_ms"] = r.processor(collage, phase)
-		flat[phase+"_floor_processor_ms"], flat[phase+"_floor_apiserver_ms"] = r.processor(floor, phase)
-		flat[phase+"_per_second"] = r.rate(collage, phase)
-		flat[phase+"_floor_per_second"] = r.rate(floor, phase)
+		put(phase+"_writes", writes.sum())
+		put(phase+"_writes_through_nodes", writes.throughNodes())
+		put(phase+"_writes_direct", writes.sum()-writes.throughNodes())
+		put(phase+"_floor_writes", r.writes(floor, phase).sum())
+		for prefix, who := range map[string]candidate{phase: collage, phase + "_floor": floor} {
+			own, shared := r.processor(who, phase)
+			put(prefix+"_processor_ms", own)
+			for name, used := range shared {
+				put(prefix+"_"+name+"_ms", used)
+			}
+			put(prefix+"_per_second", r.rate(who, phase))
+		}
 	}
+	ours, floors := r.latencies[collage.name], r.latencies[floor.name]
+	if len(ours) > 0 && len(floors) > 0 {
+		put("latency_claims", float64(len(ours)))
+		for _, percent := range []float64{50, 90, 99} {
+			key := fmt.Sprintf("latency_p%.0f_ms", percent)
+			put(key, percentile(ours, percent))
+			put(key+"_floor", percentile(floors, percent))
+			put(key+"_above_floor", percentile(ours, percent)-percentile(floors, percent))
+		}
+	}
+	return flat
+}
+
+func round(value float64) float64 { return math.Round(value*1000) / 1000 }
+
+// writeResults leaves results.json, with the goals' limits and whether each was reached, and results.svg.
+func writeResults(folder string, flat map[string]any, verdicts []verdict, plot []byte) error {
+	all := map[string]any{}
 	for key, value := range flat {
-		flat[key] = math.Round(value*1000) / 1000
+		all[key] = value
 	}
-	content, err := json.MarshalIndent(flat, "", "  ")
+	for _, v := range verdicts {
+		all[v.key+"_limit"], all[v.key+"_pass"] = v.limit, v.pass()
+	}
+	all["goals"], all["goals_reached"] = len(verdicts), len(verdicts)-len(missedGoals(verdicts))
+	content, err := json.MarshalIndent(all, "", "  ")
 	if err != nil {
 		return err
 	}
+	if err := replaceFile(filepath.Join(folder, "results.json"), append(content, '\n')); err != nil {
+		return err
+	}
+	return replaceFile(filepath.Join(folder, "results.svg"), plot)
+}
+
+func replaceFile(path string, content []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	if err := os.WriteFile(path+".new", append(content, '\n'), 0o644); err != nil {
+	if err := os.WriteFile(path+".new", content, 0o644); err != nil {
 		return err
 	}
-	fmt.Printf("\nwritten to %s\n", path)
 	return os.Rename(path+".new", path)
 }
 
 func (r *results) print(out io.Writer) {
-	fmt.Fprintf(out, "\n%d rounds; ratio to the floor = floor's seconds / Collage's, median of paired rounds\n\n", r.options.rounds)
-	fmt.Fprintf(out, "%-16s %7s %15s %11s %9s %8s %8s %9s %9s\n", "", "ratio", "lowest-highest", "collage/s", "floor/s",
-		"writes", "floor's", "cpu ms", "floor's")
-	for _, phase := range phaseNames {
+	measured := r.measured()
+	if len(measured) == 0 {
+		return
+	}
+	fmt.Fprintf(out, "\n%d paired rounds; ratio to the floor = floor's seconds / Collage's, median of the pairs\n\n", len(r.ratios(measured[0])))
+	fmt.Fprintf(out, "%-16s %7s %15s %11s %9s %8s %8s\n", "", "ratio", "lowest-highest", "collage/s", "floor/s", "writes", "floor's")
+	for _, phase := range measured {
 		paired := r.ratios(phase)
-		own, server := r.processor(collage, phase)
-		floorOwn, floorServer := r.processor(floor, phase)
-		fmt.Fprintf(out, "%-16s %7.2f %15s %11.0f %9.0f %8.2f %8.2f %9s %9s\n",
+		fmt.Fprintf(out, "%-16s %7.2f %15s %11.0f %9.0f %8.2f %8.2f\n",
 			fmt.Sprintf("%s %.0f", phase, r.rounds[collage.name][phase][0].count), median(paired),
 			fmt.Sprintf("%.2f-%.2f", slices.Min(paired), slices.Max(paired)), r.rate(collage, phase), r.rate(floor, phase),
-			r.writes(collage, phase).sum(), r.writes(floor, phase).sum(),
-			fmt.Sprintf("%.1f+%.1f", own, server), fmt.Sprintf("%.1f+%.1f", floorOwn, floorServer))
+			r.writes(collage, phase).sum(), r.writes(floor, phase).sum())
 	}
-	fmt.Fprintf(out, "cpu ms: processor time for one operation, the candidate's own + the API server's meanwhile\n")
+	fmt.Fprintf(out, "\nmilliseconds of processor time for one operation\n%-22s %10s %11s %19s %6s %6s\n", "", "candidate", "API server",
+		"controller manager", "etcd", "sum")
+	for _, phase := range measured {
+		for _, who := range []candidate{collage, floor} {
+			own, shared := r.processor(who, phase)
+			sum := own + shared[apiServer] + shared[controllerManager] + shared[etcd]
+			fmt.Fprintf(out, "%-22s %10.1f %11.1f %19.1f %6.1f %6.1f\n", phase+" "+who.name, own, shared[apiServer], shared[controllerManager],
+				shared[etcd], sum)
+		}
+	}
 	fmt.Fprintf(out, "\nCollage's writes for one operation, by what was written\n")
-	for _, phase := range phaseNames {
+	for _, phase := range measured {
 		var parts []string
 		writes := r.writes(collage, phase)
 		for _, key := range sortedKeys(writes) {
@@ -156,8 +241,6 @@ func (r *results) print(out io.Writer) {
 		}
 		fmt.Fprintf(out, "  %-10s %s\n", phase, strings.Join(parts, ", "))
 	}
-	fmt.Fprintf(out, "\nmemory: operator %.1f MiB resident after %d claims; node agent %.1f MiB resident, %.1f of it anonymous\n",
-		r.operatorRSS, r.options.claims, r.nodeRSS, r.nodeAnon)
 }
 
 func sortedKeys(t tally) []string {

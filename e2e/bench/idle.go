@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// idleWrites counts what is written while nothing is asked for: backends of every kind, agents, volumes, some of them
+// attached. Collage may write its Lease and nothing else.
+func (s *session) idleWrites(ctx context.Context) error {
+	operator, err := s.operator(ctx)
+	if err != nil {
+		return err
+	}
+	defer operator.stop()
+	l := &load{api: s.api, who: collage, name: "idle", claims: 20, attaches: 10}
+	for _, phase := range rates[:2] {
+		if _, err := l.run(ctx, phase); err != nil {
+			return fmt.Errorf("%s: %w", phase, err)
+		}
+	}
+	if _, err := s.quiet(ctx, collageMetrics()); err != nil {
+		return err
+	}
+	before, err := s.readIdle(ctx)
+	if err != nil {
+		return err
+	}
+	s.say("idle: %s with %d volumes, %d of them attached", s.idle, l.claims, l.attaches)
+	for begun := time.Now(); ; {
+		left := s.idle - time.Since(begun)
+		if left <= 0 {
+			break
+		}
+		if err := sleep(ctx, min(left, 30*time.Second)); err != nil {
+			return err
+		}
+		if left > 30*time.Second {
+			s.say("idle: %s more", (left - 30*time.Second).Round(time.Second))
+		}
+	}
+	after, err := s.readIdle(ctx)
+	if err != nil {
+		return err
+	}
+	server, own := after.server.minus(before.server), after.own.minus(before.own)
+	suspects := server.suspects()
+	foreign, err := s.api.eventsOfOthers(ctx, before.version)
+	if err != nil {
+		return err
+	}
+	events := suspects.only(func(_, resource string) bool { return resource == "events" }).sum()
+	counted := suspects.sum() - min(events, float64(foreign))
+	told := own.only(func(_, resource string) bool { return resource != "leases" }).sum()
+	s.say("idle: the API server counted %s", server)
+	s.say("idle: Collage says that it sent %s", own)
+	if foreign > 0 {
+		s.say("idle: %d events were written by others", foreign)
+	}
+	s.result.set("idle_writes", max(counted, told))
+	s.result.set("idle_lease_writes", own.sum()-told)
+	s.result.set("idle_seconds", s.idle.Seconds())
+	if unclear := suspects.only(func(_, resource string) bool { return resource != "events" }); len(unclear) > 0 {
+		s.say("idle: taken for Collage's: %s", unclear)
+	}
+	for _, phase := range rates[2:] {
+		if _, err := l.run(ctx, phase); err != nil {
+			return fmt.Errorf("%s: %w", phase, err)
+		}
+	}
+	return nil
+}
+
+type idleReading struct {
+	server, own tally
+	version     uint64 // of the events' collection
+}
+
+func (s *session) readIdle(ctx context.Context) (r idleReading, err error) {
+	if r.server, err = s.api.writesCounted(ctx); err != nil {
+		return r, err
+	}
+	if r.own, err = ownTally(ctx, collageMetrics()); err != nil {
+		return r, err
+	}
+	_, version, err := s.api.events(ctx)
+	r.version = version
+	return r, err
+}
+
+type event struct {
+	Metadata           struct{ ResourceVersion string }
+	ReportingComponent string
+	Source             struct{ Component string }
+}
+
+func (a *api) events(ctx context.Context) ([]event, uint64, error) {
+	text, err := a.do(ctx, http.MethodGet, "/api/v1/events", nil)
+	if err != nil {
+		return nil, 0, err
+	}
+	var list struct {
+		Metadata struct{ ResourceVersion string }
+		Items    []event
+	}
+	if err := json.Unmarshal(text, &list); err != nil {
+		return nil, 0, err
+	}
+	version, err := versionNumber(list.Metadata.ResourceVersion)
+	return list.Items, version, err
+}
+
+func versionNumber(text string) (number uint64, err error) {
+	_, err = fmt.Sscan(text, &number)
+	return number, err
+}
+
+// eventsOfOthers counts the events written after that version by anybody but Collage.
+func (a *api) eventsOfOthers(ctx context.Context, since uint64) (int, error) {
+	all, _, err := a.events(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return foreignEvents(all, since), nil
+}
+
+func foreignEvents(all []event, since uint64) (count int) {
+	for _, e := range all {
+		version, err := versionNumber(e.Metadata.ResourceVersion)
+		collages := strings.HasPrefix(e.ReportingComponent, "collage") || strings.HasPrefix(e.Source.Component, "collage")
+		if err == nil && version > since && !collages {
+			count++
+		}
+	}
+	return count
+}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"time"
+)
+
+// allRounds measures the rates, in pairs of rounds: Collage, floor, Collage, floor. A slow minute of the machine meets both.
+func (s *session) allRounds(ctx context.Context) error {
+	for number := 1; number <= s.rounds; number++ {
+		for _, who := range []candidate{collage, floor} {
+			if err := s.round(ctx, number, who); err != nil {
+				return fmt.Errorf("round %d of %s: %w", number, who.name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// round runs all phases by one candidate. Only that one runs meanwhile, and it was started just now: a program that
+// watches what the other one does would take a share of the processors.
+func (s *session) round(ctx context.Context, number int, who candidate) error {
+	starter, metrics := s.programs.startFloor, []string(nil)
+	if who == collage {
+		starter, metrics = s.operator, collageMetrics()
+	}
+	running, err := starter(ctx)
+	if err != nil {
+		return err
+	}
+	defer running.stop()
+	title := fmt.Sprintf("round %d/%d %s", number, s.rounds, who.name)
+	// First connections, caches and code paths are nobody's speed.
+	warm := &load{api: s.api, who: who, name: fmt.Sprintf("%s-%d-warm", who.name, number), claims: 20, attaches: 10}
+	for _, phase := range rates {
+		if _, err := warm.run(ctx, phase); err != nil {
+			return fmt.Errorf("warm-up: %s: %w", phase, err)
+		}
+	}
+	l := &load{api: s.api, who: who, name: fmt.Sprintf("%s-%d", who.name, number), claims: s.claims, attaches: s.attaches,
+		progress: func(format string, arguments ...any) { s.say(title+" "+format, arguments...) }}
+	processes := []*process{running}
+	if who == collage {
+		processes = append(processes, s.agents...)
+	}
+	before, err := s.read(ctx, metrics, processes)
+	for _, phase := range rates {
+		if err != nil {
+			return err
+		}
+		if (phase == "attach" || phase == "detach") && !s.phases.wants("attach", "detach") {
+			continue
+		}
+		before, err = s.phase(ctx, title, phase, l, metrics, processes, before)
+	}
+	if err == nil && who == collage {
+		err = s.keepMetrics(ctx)
+	}
+	return err
+}
+
+// reading is the state of all counters at one moment.
+type reading struct {
+	own       float64 // writes, as Collage counts them
+	server    tally   // writes, as the API server counts them
+	processor time.Duration
+	shared    map[string]time.Duration // processor time of what both candidates use
+}
+
+func (s *session) read(ctx context.Context, metrics []string, processes []*process) (r reading, err error) {
+	if r.own, err = s.quiet(ctx, metrics); err != nil {
+		return r, err
+	}
+	if r.server, err = s.api.writesCounted(ctx); err != nil {
+		return r, err
+	}
+	if r.shared, err = s.programs.controlPlaneTime(); err != nil {
+		return r, err
+	}
+	for _, p := range processes {
+		if err := p.running(); err != nil {
+			return r, err
+		}
+		used, err := processorTime(p.pid)
+		if err != nil {
+			return r, err
+		}
+		r.processor += used
+	}
+	return r, nil
+}
+
+// phase runs one phase from the counters' last reading, and returns the next. What a phase leaves to be written belongs to
+// it: the reading waits until it is written.
+func (s *session) phase(ctx context.Context, title, phase string, l *load, metrics []string, processes []*process,
+	before reading) (reading, error) {
+	took, err := l.run(ctx, phase)
+	if failed := processes[0].running(); failed != nil {
+		return before, failed
+	}
+	if err != nil {
+		return before, fmt.Errorf("%s: %w", phase, err)
+	}
+	if phase == "provision" && l.who == collage {
+		rss, err := memory(processes[0].pid, "VmRSS")
+		if err != nil {
+			return before, err
+		}
+		s.result.raise("operator_rss_mib", rss)
+	}
+	after, err := s.read(ctx, metrics, processes)
+	if err != nil {
+		return before, err
+	}
+	m := measurement{took: took, count: float64(l.count(phase)), writes: after.server.minus(before.server).candidates(),
+		processor: after.processor - before.processor, shared: map[string]time.Duration{}}
+	for name, used := range after.shared {
+		m.shared[name] = used - before.shared[name]
+	}
+	s.say("%s %s: %.2f s, %.0f a second, %.2f writes, %.1f ms of processor time each (API server %.1f, controller manager %.1f)",
+		title, phase, took.Seconds(), m.count/took.Seconds(), m.writes.sum()/m.count, m.processor.Seconds()*1000/m.count,
+		m.shared[apiServer].Seconds()*1000/m.count, m.shared[controllerManager].Seconds()*1000/m.count)
+	if own := after.own - before.own; metrics != nil && math.Abs(own-m.writes.sum()) > 0.02*own+2 {
+		s.say("note: the API server counted %.0f writes, Collage says that it sent %.0f", m.writes.sum(), own)
+	}
+	if s.phases.wants(phase) {
+		s.result.add(l.who, phase, m)
+	}
+	return after, nil
+}
