@@ -38,7 +38,7 @@ configure:
 	@mkdir -p build
 	@cmake --preset $(PRESET) > build/configure-$(PRESET).log 2>&1 || { cat build/configure-$(PRESET).log; exit 1; }
 
-bench: ## measure Collage beside the floor on one API server; writes build/bench/results.json
+bench: ## measure Collage beside the floor on one API server; writes build/bench/results.json and .svg
 	@e2e/bench/run.sh
 
 asan: ## unit tests under AddressSanitizer and UndefinedBehaviorSanitizer

@@ -44,13 +44,49 @@ func TestTallyTellsTheDifference(t *testing.T) {
 	}
 }
 
-func TestRatiosAreOfPairedRounds(t *testing.T) {
-	// The second pair ran on a slow moment of the machine: pairing keeps it out of the ratio.
-	floor, collage := []float64{1, 10, 2}, []float64{2, 20, 4}
-	if ratio := median(ratios(floor, collage)); ratio != 0.5 {
-		t.Errorf("ratio %v, expected 0.5", ratio)
+const counters = `apiserver_request_total{code="201",component="apiserver",dry_run="",resource="persistentvolumes",scope="resource",subresource="",verb="POST"} 10
+apiserver_request_total{code="409",component="apiserver",dry_run="",resource="persistentvolumes",scope="resource",subresource="",verb="POST"} 1
+apiserver_request_total{code="200",component="apiserver",dry_run="",resource="persistentvolumes",scope="cluster",subresource="",verb="LIST"} 7
+apiserver_request_total{code="200",component="apiserver",dry_run="",resource="persistentvolumes",scope="resource",subresource="status",verb="PUT"} 10
+apiserver_request_total{code="200",component="apiserver",dry_run="All",resource="persistentvolumes",scope="resource",subresource="",verb="PATCH"} 3
+apiserver_request_total{code="200",component="apiserver",dry_run="",resource="storagenodes",scope="resource",subresource="status",verb="PATCH"} 2
+apiserver_request_total{code="200",component="apiserver",dry_run="",resource="leases",scope="resource",subresource="",verb="PUT"} 30
+apiserver_request_total{code="200",component="apiserver",dry_run="",resource="nodes",scope="resource",subresource="status",verb="PATCH"} 4
+apiserver_request_total{code="201",component="apiserver",dry_run="",resource="events",scope="resource",subresource="",verb="POST"} 5
+apiserver_request_total{code="200",component="apiserver",dry_run="",resource="",scope="",subresource="/healthz",verb="POST"} 9
+`
+
+func TestOnlyWritesAreCounted(t *testing.T) {
+	counted, err := countWrites(strings.NewReader(counters))
+	if err != nil {
+		t.Fatal(err)
 	}
-	if m := median([]float64{4, 1, 3, 2}); m != 2.5 {
-		t.Errorf("median of an even number: %v, expected 2.5", m)
+	if counted["POST persistentvolumes"] != 11 || counted.sum() != 62 {
+		t.Errorf("counted %v", counted)
+	}
+	// The controller manager updates volumes by PUT: it is not a candidate's write.
+	if mine := counted.candidates(); len(mine) != 2 || mine.sum() != 13 {
+		t.Errorf("the candidates' are %v", mine)
+	}
+	// In idle minutes all is suspect but Leases and the states of nodes.
+	if idle := counted.suspects(); idle.sum() != 28 || idle["PUT persistentvolumes/status"] != 10 || idle["POST events"] != 5 {
+		t.Errorf("suspects are %v", idle)
+	}
+}
+
+func TestEventsOfOthersAreNotCollages(t *testing.T) {
+	var all []event
+	add := func(version, reporting, source string) {
+		var e event
+		e.Metadata.ResourceVersion, e.ReportingComponent, e.Source.Component = version, reporting, source
+		all = append(all, e)
+	}
+	add("99", "", "kubelet")            // before
+	add("101", "", "kubelet")           // of others
+	add("102", "collage-operator", "")  // Collage's
+	add("103", "", "collage-operator")  // Collage's
+	add("200", "default-scheduler", "") // of others
+	if count := foreignEvents(all, 100); count != 2 {
+		t.Errorf("%d events of others, expected 2", count)
 	}
 }

@@ -23,7 +23,9 @@ func (s *session) idleWrites(ctx context.Context) error {
 			return fmt.Errorf("%s: %w", phase, err)
 		}
 	}
-	if _, err := s.quiet(ctx, collageMetrics()); err != nil {
+	// Agents look at the room every half minute, and counts in a status may lag by ten seconds.
+	s.say("idle: wait until what was done is told")
+	if _, err := s.quiet(ctx, collageMetrics(), 45*time.Second); err != nil {
 		return err
 	}
 	before, err := s.readIdle(ctx)

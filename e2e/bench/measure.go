@@ -19,6 +19,7 @@ const (
 	localClass    = "bench-local"
 
 	localDirectory = cluster.StateDir + "/volumes"
+	localDisk      = cluster.StateDir + "/bench-disk"
 )
 
 // One backend of every kind: agents serve and register all of them.
@@ -175,8 +176,10 @@ func (s *session) prepare(ctx context.Context) error {
 		classObject(floor.class, floorDriver)); exists(err) != nil {
 		return err
 	}
+	// A file system of its own, as on a real node: on the machine's root any other program's files would change the room.
 	for _, node := range nodeNames() {
-		if _, err := s.cluster.NodeExec(ctx, node, "mkdir", "-p", localDirectory); err != nil {
+		if _, err := s.cluster.NodeExec(ctx, node, "sh", "-ec", "mkdir -p "+localDirectory+"; truncate -s 4G "+localDisk+
+			"; mkfs.ext4 -q "+localDisk+"; mount -o loop "+localDisk+" "+localDirectory); err != nil {
 			return err
 		}
 	}
@@ -260,10 +263,10 @@ func (s *session) ready(ctx context.Context) error {
 	return nil
 }
 
-// quiet waits until Collage has written nothing for two seconds, and returns what it counts by then.
-func (s *session) quiet(ctx context.Context, metrics []string) (float64, error) {
+// quiet waits until Collage has written nothing for so long, and returns what it counts by then.
+func (s *session) quiet(ctx context.Context, metrics []string, length time.Duration) (float64, error) {
 	if metrics == nil {
-		return 0, sleep(ctx, 2*time.Second)
+		return 0, sleep(ctx, length)
 	}
 	last, since := -1.0, time.Now()
 	for begun := time.Now(); ; {
@@ -274,10 +277,10 @@ func (s *session) quiet(ctx context.Context, metrics []string) (float64, error) 
 		if count != last {
 			last, since = count, time.Now()
 		}
-		if time.Since(since) >= 2*time.Second {
+		if time.Since(since) >= length {
 			return count, nil
 		}
-		if time.Since(begun) > time.Minute {
+		if time.Since(begun) > length+time.Minute {
 			return 0, fmt.Errorf("Collage goes on writing with nothing to do (%.0f writes so far)", count)
 		}
 		if err := sleep(ctx, 500*time.Millisecond); err != nil {

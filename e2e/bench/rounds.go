@@ -70,7 +70,7 @@ type reading struct {
 }
 
 func (s *session) read(ctx context.Context, metrics []string, processes []*process) (r reading, err error) {
-	if r.own, err = s.quiet(ctx, metrics); err != nil {
+	if r.own, err = s.quiet(ctx, metrics, 2*time.Second); err != nil {
 		return r, err
 	}
 	if r.server, err = s.api.writesCounted(ctx); err != nil {

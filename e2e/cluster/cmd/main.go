@@ -16,7 +16,7 @@ import (
 
 const usage = `usage: cluster [--name NAME] [--dir FOLDER] [--bin FOLDER] VERB
 
-  preflight [FOR]         say what booting a cluster does to this machine, check that it can; FOR: quickstart, test
+  preflight [FOR]         say what booting a cluster does to this machine, check that it can; FOR: quickstart, test, bench
   up                      boot it, or say that it is up; what a crash left is removed first
   down                    remove it and everything it made
   status                  its components
