@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -182,37 +183,28 @@ func (s *session) fillOne(ctx context.Context, p *pattern, i int) error {
 }
 
 // restart measures starts of the operator with all the objects there. Each predecessor ended cleanly, so its Lease is
-// free: what is measured is the start, not the end of a Lease.
+// free: what is measured is the start, not the end of a Lease. The last one also works, as one that runs for long has.
 func (s *session) restart(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	// The first start is not counted: the controller manager has just been started, too, and lists everything.
 	bound, err := s.api.watchBound(ctx)
 	if err != nil {
 		return err
 	}
 	var served, leads []float64
+	// The first start is not counted: the controller manager has just been started, too, and lists everything.
 	for i := range s.restarts + 1 {
-		began := time.Now()
-		operator, err := s.programs.startOperator(ctx)
+		work := func(*process) error { return nil }
+		if i == s.restarts {
+			work = func(operator *process) error { return s.workAtScale(ctx, operator) }
+		}
+		leading, took, err := s.startAtScale(ctx, bound, i, work)
 		if err != nil {
 			return err
 		}
-		err = s.cluster.WaitFor(ctx, "the operator's caches", time.Minute, func() error { return ready(ctx, operatorMetrics) })
-		if err != nil {
-			operator.stop()
-			return err
-		}
-		leading := time.Since(began)
-		took, err := s.restarted(ctx, operator, bound, fmt.Sprintf("restart-%d", i), began)
 		if i > 0 {
 			served, leads = append(served, took.Seconds()), append(leads, leading.Seconds())
 		}
-		if err != nil {
-			return err
-		}
-		s.say("scale: start %d: leads with whole caches after %.2f s, a new claim is Bound after %.2f s; %.1f MiB resident, %.1f at the peak",
-			i, leading.Seconds(), took.Seconds(), s.result.values["operator_rss_mib_10k"], s.result.values["operator_hwm_mib_10k"])
 	}
 	s.result.set("restart_seconds_10k", median(served))
 	s.result.set("restart_leads_seconds_10k", median(leads))
@@ -220,38 +212,83 @@ func (s *session) restart(ctx context.Context) error {
 	return nil
 }
 
-// restarted makes a claim with the operator that has just taken the lead, waits until it has done all there is to do, and
-// measures its memory. It returns how long after `began` the claim was Bound. The operator has ended then.
-func (s *session) restarted(ctx context.Context, operator *process, bound *boundClaims, name string, began time.Time) (time.Duration, error) {
-	defer operator.stop()
-	if _, _, err := bound.claim(ctx, s.api, name, collage.class); err != nil {
-		return 0, err
+// startAtScale starts the operator, makes a claim at the moment that it leads, waits until there is nothing more to do,
+// measures its memory, gives it work, and ends it. It returns how long after its start it led, and the claim was Bound.
+func (s *session) startAtScale(ctx context.Context, bound *boundClaims, number int, work func(*process) error) (leading, took time.Duration, err error) {
+	began := time.Now()
+	operator, err := s.programs.startOperator(ctx)
+	if err != nil {
+		return 0, 0, err
 	}
-	took := time.Since(began)
+	defer operator.stop()
+	if err := s.cluster.WaitFor(ctx, "the operator's caches", time.Minute, func() error { return ready(ctx, operatorMetrics) }); err != nil {
+		return 0, 0, err
+	}
+	leading = time.Since(began)
+	if _, _, err := bound.claim(ctx, s.api, fmt.Sprintf("restart-%d", number), collage.class); err != nil {
+		return 0, 0, err
+	}
+	took = time.Since(began)
+	if err := s.holdsAll(ctx); err != nil {
+		return 0, 0, err
+	}
+	if err := s.memoryAtScale(ctx, operator); err != nil {
+		return 0, 0, err
+	}
+	s.say("scale: start %d: leads with whole caches after %.2f s, a new claim is Bound after %.2f s; %.1f MiB resident, %.1f at the peak", number,
+		leading.Seconds(), took.Seconds(), s.result.values["operator_rss_mib_10k"], s.result.values["operator_hwm_mib_10k"])
+	return leading, took, work(operator)
+}
+
+// workAtScale makes and deletes volumes beside all the others, and measures the memory again.
+func (s *session) workAtScale(ctx context.Context, operator *process) error {
+	s.result.set("operator_started_rss_mib_10k", s.result.values["operator_rss_mib_10k"])
+	l := &load{api: s.api, who: collage, name: "scale-work", claims: s.claims, attaches: s.attaches,
+		progress: func(format string, arguments ...any) { s.say("scale: "+format, arguments...) }}
+	for _, phase := range rates {
+		if _, err := l.run(ctx, phase); err != nil {
+			return fmt.Errorf("%s: %w", phase, err)
+		}
+	}
+	if err := s.memoryAtScale(ctx, operator); err != nil {
+		return err
+	}
+	s.say("scale: after %d volumes made and deleted: %.1f MiB resident, %.1f at the peak", s.claims, s.result.values["operator_rss_mib_10k"],
+		s.result.values["operator_hwm_mib_10k"])
+	return nil
+}
+
+// memoryAtScale waits until the operator has nothing to do, and keeps the largest of its sizes.
+func (s *session) memoryAtScale(ctx context.Context, operator *process) error {
 	if err := settled(ctx, operator, 2*time.Minute); err != nil {
-		return 0, err
+		return err
 	}
 	for what, key := range map[string]string{"VmRSS": "operator_rss_mib_10k", "VmHWM": "operator_hwm_mib_10k", "RssAnon": "operator_anon_mib_10k"} {
 		value, err := memory(operator.pid, what)
 		if err != nil {
-			return 0, err
+			return err
 		}
 		s.result.raise(key, value)
 	}
+	return nil
+}
+
+// holdsAll makes sure that the operator did list the objects.
+func (s *session) holdsAll(ctx context.Context) error {
 	text, err := metricsOf(ctx, operatorMetrics)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	held := map[string]float64{}
-	if err := samples(strings.NewReader(string(text)), "collage_informer_objects", func(labels map[string]string, value float64) {
+	if err := samples(bytes.NewReader(text), "collage_informer_objects", func(labels map[string]string, value float64) {
 		held[labels["resource"]] = value
 	}); err != nil {
-		return 0, err
+		return err
 	}
 	for _, resource := range []string{"persistentvolumes", "persistentvolumeclaims"} {
 		if held[resource] < float64(s.objects) {
-			return 0, fmt.Errorf("the operator has listed %.0f %s of %d", held[resource], resource, s.objects)
+			return fmt.Errorf("the operator has listed %.0f %s of %d", held[resource], resource, s.objects)
 		}
 	}
-	return took, nil
+	return nil
 }
