@@ -9,20 +9,8 @@ import (
 	"time"
 )
 
-// idleWrites counts what is written while nothing is asked for: backends of every kind, agents, volumes, some of them
-// attached. Collage may write its Lease and nothing else.
+// idleWrites counts what is written while nothing is asked for. Collage may write its Lease and nothing else.
 func (s *session) idleWrites(ctx context.Context) error {
-	operator, err := s.operator(ctx)
-	if err != nil {
-		return err
-	}
-	defer operator.stop()
-	l := &load{api: s.api, who: collage, name: "idle", claims: 20, attaches: 10}
-	for _, phase := range rates[:2] {
-		if _, err := l.run(ctx, phase); err != nil {
-			return fmt.Errorf("%s: %w", phase, err)
-		}
-	}
 	// Agents look at the room every half minute, and counts in a status may lag by ten seconds.
 	s.say("idle: wait until what was done is told")
 	if _, err := s.quiet(ctx, collageMetrics(), 45*time.Second); err != nil {
@@ -32,18 +20,9 @@ func (s *session) idleWrites(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.say("idle: %s with %d volumes, %d of them attached", s.idle, l.claims, l.attaches)
-	for begun := time.Now(); ; {
-		left := s.idle - time.Since(begun)
-		if left <= 0 {
-			break
-		}
-		if err := sleep(ctx, min(left, 30*time.Second)); err != nil {
-			return err
-		}
-		if left > 30*time.Second {
-			s.say("idle: %s more", (left - 30*time.Second).Round(time.Second))
-		}
+	s.say("idle: %s with %d volumes mounted", s.idle, s.staged)
+	if err := s.rest(ctx, "idle", s.idle); err != nil {
+		return err
 	}
 	after, err := s.readIdle(ctx)
 	if err != nil {
@@ -68,11 +47,6 @@ func (s *session) idleWrites(ctx context.Context) error {
 	s.result.set("idle_seconds", s.idle.Seconds())
 	if unclear := suspects.only(func(_, resource string) bool { return resource != "events" }); len(unclear) > 0 {
 		s.say("idle: taken for Collage's: %s", unclear)
-	}
-	for _, phase := range rates[2:] {
-		if _, err := l.run(ctx, phase); err != nil {
-			return fmt.Errorf("%s: %w", phase, err)
-		}
 	}
 	return nil
 }

@@ -107,8 +107,7 @@ func (s *session) parts(ctx context.Context) (failures error) {
 	}{
 		{rates, s.allRounds},
 		{[]string{"latency"}, s.latency},
-		{[]string{"node"}, s.nodeMemory},
-		{[]string{"idle"}, s.idleWrites},
+		{[]string{"node", "idle"}, s.atRest},
 		{[]string{"scale"}, s.scale},
 	} {
 		if !s.phases.wants(part.phases...) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -11,11 +12,11 @@ import (
 	"collage/e2e/cluster"
 )
 
-// nodeMemory measures a node agent with every kind registered and many volumes mounted. Kubelet stages and publishes
-// them for one real pod, half of the volumes of each kind. The agent is started for it, as on a node that was just
-// installed; what one keeps that has worked through all rounds is told beside it.
-func (s *session) nodeMemory(ctx context.Context) error {
-	if err := s.agentMemory("node_worked_rss_mib", "node_worked_anon_mib"); err != nil {
+// atRest measures what Collage needs while it has nothing to do: a pod holds many volumes on one node, half of them of each
+// kind, all staged and published by its kubelet. The agents are started for it, as on nodes that were just installed;
+// what they hold that have worked through all rounds is told beside it.
+func (s *session) atRest(ctx context.Context) error {
+	if err := s.agentMemory("node_worked"); err != nil {
 		return err
 	}
 	s.stopAgents()
@@ -28,24 +29,75 @@ func (s *session) nodeMemory(ctx context.Context) error {
 		return err
 	}
 	defer operator.stop()
-	if err := s.agentMemory("node_empty_rss_mib", "node_empty_anon_mib"); err != nil {
+	if err := s.agentMemory("node_empty"); err != nil {
 		return err
 	}
+	names, err := s.mountVolumes(ctx)
+	if err != nil {
+		return err
+	}
+	if err := settled(ctx, s.agents[0], time.Minute); err != nil {
+		return err
+	}
+	if err := s.agentMemory("node_busy"); err != nil {
+		return err
+	}
+	if s.phases.wants("idle") {
+		err = s.idleWrites(ctx)
+	} else {
+		err = s.rest(ctx, "node", 2*time.Minute)
+	}
+	if err != nil {
+		return err
+	}
+	s.say("node: %.1f MiB resident, %.1f of it anonymous, with %d volumes staged and published (%.1f just after that)",
+		s.result.values["node_rss_mib"], s.result.values["node_anon_mib"], s.staged, s.result.values["node_busy_rss_mib"])
+	if err := s.keepMetrics(ctx); err != nil {
+		return err
+	}
+	return s.unmountVolumes(ctx, names)
+}
+
+// rest waits so long, and keeps the largest of the sizes that the agents had in the last minute of it.
+func (s *session) rest(ctx context.Context, phase string, length time.Duration) error {
+	begun, told := time.Now(), time.Now()
+	for {
+		left := length - time.Since(begun)
+		if left <= 0 {
+			return nil
+		}
+		if time.Since(told) > 30*time.Second {
+			told = time.Now()
+			s.say("%s: %s more", phase, left.Round(time.Second))
+		}
+		if err := sleep(ctx, min(left, time.Second)); err != nil {
+			return err
+		}
+		if left > time.Minute {
+			continue
+		}
+		if err := s.agentMemory("node"); err != nil {
+			return err
+		}
+	}
+}
+
+// mountVolumes has kubelet mount the volumes on the first node, and returns the claims' names.
+func (s *session) mountVolumes(ctx context.Context) ([]string, error) {
 	node := cluster.Nodes[0].Name
 	s.say("node: a pod with %d volumes on %s", s.staged, node)
-	l := &load{api: s.api, who: collage, name: "node", claims: s.staged}
+	names := (&load{name: "node"}).names(s.staged)
 	classes := []string{collage.class, localClass}
-	names := l.names(s.staged)
 	if err := each(ctx, s.staged, func(ctx context.Context, i int) error {
 		claim := claimObject(names[i], classes[i%2])
 		claim["spec"].(fields)["resources"] = fields{"requests": fields{"storage": "16Mi"}}
 		_, err := s.api.do(ctx, http.MethodPost, claimsPath, claim)
 		return err
 	}); err != nil {
-		return err
+		return nil, err
 	}
 	if _, err := s.api.do(ctx, http.MethodPost, podsPath, podWith("node", node, names)); err != nil {
-		return err
+		return nil, err
 	}
 	if err := s.cluster.WaitFor(ctx, "the pod to run", 5*time.Minute, func() error {
 		phase, err := s.cluster.Kubectl(ctx, "-n", space, "get", "pod", "node", "-o", "jsonpath={.status.phase}")
@@ -54,30 +106,22 @@ func (s *session) nodeMemory(ctx context.Context) error {
 		}
 		return err
 	}); err != nil {
-		return err
+		return nil, err
 	}
-	// An ext4 or xfs of our loop devices, once at its staging path and once in the pod.
 	text, err := s.cluster.NodeExec(ctx, node, "sh", "-c", "grep -c 'collage.*globalmount.* /dev/loop' /proc/self/mountinfo")
 	mounted, _ := strconv.Atoi(strings.TrimSpace(text))
-	if err != nil || mounted != s.staged {
-		return fmt.Errorf("%d volumes are staged on %s, expected %d: %w", mounted, node, s.staged, err)
-	}
-	if err := settled(ctx, s.agents[0], time.Minute); err != nil {
-		return err
-	}
-	if err := s.agentMemory("node_rss_mib", "node_anon_mib"); err != nil {
-		return err
-	}
-	if err := s.keepMetrics(ctx); err != nil {
-		return err
+	if mounted != s.staged {
+		return nil, errors.Join(fmt.Errorf("%d volumes are staged on %s, expected %d", mounted, node, s.staged), err)
 	}
 	s.result.set("node_staged_volumes", float64(mounted))
-	s.say("node: %.1f MiB resident, %.1f of it anonymous, with %d volumes staged and published", s.result.values["node_rss_mib"],
-		s.result.values["node_anon_mib"], mounted)
+	return names, nil
+}
+
+func (s *session) unmountVolumes(ctx context.Context, names []string) error {
 	if _, err := s.api.do(ctx, http.MethodDelete, podsPath+"/node?gracePeriodSeconds=1", nil); err != nil {
 		return err
 	}
-	if err := each(ctx, s.staged, func(ctx context.Context, i int) error {
+	if err := each(ctx, len(names), func(ctx context.Context, i int) error {
 		_, err := s.api.do(ctx, http.MethodDelete, claimsPath+"/"+names[i], nil)
 		return err
 	}); err != nil {
@@ -92,15 +136,18 @@ func (s *session) nodeMemory(ctx context.Context) error {
 	})
 }
 
-// agentMemory keeps the larger of the agents.
-func (s *session) agentMemory(rssKey, anonKey string) error {
+// agentMemory keeps the largest of the agents' sizes.
+func (s *session) agentMemory(prefix string) error {
 	for _, agent := range s.agents {
-		for what, key := range map[string]string{"VmRSS": rssKey, "RssAnon": anonKey} {
+		if err := agent.running(); err != nil {
+			return err
+		}
+		for what, key := range map[string]string{"VmRSS": "_rss_mib", "RssAnon": "_anon_mib"} {
 			value, err := memory(agent.pid, what)
 			if err != nil {
 				return err
 			}
-			s.result.raise(key, value)
+			s.result.raise(prefix+key, value)
 		}
 	}
 	return nil

@@ -77,7 +77,7 @@ func (l *load) time(ctx context.Context, what string, names []string, collection
 	began := time.Now()
 	requested := make(chan error, 1)
 	go func() { requested <- each(ctx, len(names), request) }()
-	tick := time.NewTicker(2 * time.Second)
+	tick := time.NewTicker(5 * time.Second)
 	defer tick.Stop()
 	for {
 		select {

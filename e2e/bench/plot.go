@@ -138,7 +138,7 @@ func (c *canvas) ratios(flat map[string]any, missed map[string]bool) {
 	c.line(x(0.85), top+14, x(0.85), end, "limit")
 	c.text(x(0.85), top+11, "small middle limits", "0.85")
 	rounds, _ := figure(flat, "rounds")
-	c.text(leftPanel, end+36, "small", "Median of %.0f paired rounds, whiskers from lowest to highest. Right of the line is good.", rounds)
+	c.text(leftPanel, end+36, "small", "Median of %.0f paired rounds, from the lowest to the highest", rounds)
 }
 
 // latencies: how many of a hundred claims are Bound after so many milliseconds.
@@ -180,7 +180,7 @@ func (c *canvas) latencies(flat map[string]any, latencies map[string][]float64) 
 	}
 	p50, _ := figure(flat, "latency_p50_ms_above_floor")
 	p99, _ := figure(flat, "latency_p99_ms_above_floor")
-	c.text(midPanel, bottom+36, "small", "Milliseconds, %d claims each in turn. Above the floor: p50 %s ms, p99 %s ms.", len(latencies[collage.name]), number(p50), number(p99))
+	c.text(midPanel, bottom+36, "small", "ms, %d claims each, in turn; above the floor: p50 %.0f, p99 %.0f", len(latencies[collage.name]), p50, p99)
 }
 
 // memory: a bar for each resident size, with its limit.
@@ -199,7 +199,7 @@ func (c *canvas) memory(flat map[string]any, missed map[string]bool) (bottom flo
 		highest = max(highest, value, limits[bar.key])
 	}
 	ticks := niceTicks(highest)
-	const labels = 160
+	const labels = 170
 	x := scale(leftPanel+labels, plotWidth-70, ticks[len(ticks)-1])
 	bottom = float64(top + 14 + row*len(bars))
 	for _, tick := range ticks {
@@ -226,9 +226,13 @@ func (c *canvas) memory(flat map[string]any, missed map[string]bool) (bottom flo
 		}
 		c.line(x(limits[bar.key]), y-4, x(limits[bar.key]), y+24, "limit")
 	}
-	objects, _ := figure(flat, "scale_objects")
-	staged, _ := figure(flat, "node_staged_volumes")
-	note := fmt.Sprintf("Operator with %.0f claims, volumes and pods each; node agent with every kind and %.0f volumes mounted.", objects, staged)
+	note := ""
+	if objects, ok := figure(flat, "scale_objects"); ok {
+		note = fmt.Sprintf("Operator with %.0f claims, volumes and pods each.", objects)
+	}
+	if staged, ok := figure(flat, "node_staged_volumes"); ok {
+		note += fmt.Sprintf(" Node agent with every kind and %.0f volumes mounted.", staged)
+	}
 	if restart, ok := figure(flat, "restart_seconds_10k"); ok {
 		note += fmt.Sprintf(" A restart takes %s s.", number(restart))
 	}
