@@ -8,6 +8,11 @@
 #include "base/status.h"
 
 namespace collage::reconcile {
+namespace {
+
+constexpr int kCrowd = 8;  // changes in one write, after which the pause is the longest
+
+}  // namespace
 
 GroupCommit::GroupCommit(std::chrono::milliseconds spacing, std::chrono::milliseconds idle, Write write)
     : spacing_(spacing), idle_(idle), write_(std::move(write)) {}
@@ -31,7 +36,7 @@ void GroupCommit::stop() {
 void GroupCommit::touch() {
   {
     std::lock_guard lock(mutex_);
-    dirty_ = true;
+    ++changes_;
   }
   changed_.notify_all();
 }
@@ -45,22 +50,23 @@ void GroupCommit::touch_later() {
 }
 
 bool GroupCommit::wait_due(std::stop_token stop) {
+  constexpr auto kNever = base::Clock::Monotonic::max();
   std::unique_lock lock(mutex_);
   while (!stop.stop_requested()) {
     const auto now = clock_->now();
-    const auto due = dirty_ ? last_write_ + spacing_ : std::max(later_, last_write_ + spacing_);
-    if ((dirty_ || later_ != base::Clock::Monotonic::max()) && due <= now) {
-      dirty_ = false;
-      later_ = base::Clock::Monotonic::max();
-      last_write_ = now;
-      return true;
-    }
-    if (!dirty_ && later_ == base::Clock::Monotonic::max()) {
-      changed_.wait(lock, stop, [this] { return dirty_ || later_ != base::Clock::Monotonic::max(); });
+    const bool awaited = changes_ > 0;
+    if (!awaited && later_ == kNever) {
+      changed_.wait(lock, stop, [&] { return changes_ > 0 || later_ != kNever; });
       continue;
     }
-    const bool was_dirty = dirty_;
-    changed_.wait_until(lock, stop, due, [this, was_dirty] { return dirty_ != was_dirty; });
+    const auto due = awaited ? earliest_ : std::max(later_, earliest_);
+    if (due <= now) {
+      earliest_ = now + spacing_ * std::clamp(changes_, 1, kCrowd) / kCrowd;
+      changes_ = 0;
+      later_ = kNever;
+      return true;
+    }
+    changed_.wait_until(lock, stop, due, [&] { return (changes_ > 0) != awaited; });
   }
   return false;
 }

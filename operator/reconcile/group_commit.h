@@ -12,10 +12,12 @@
 
 namespace collage::reconcile {
 
-// One writer of one object: changes come from many threads and leave in as few writes as possible. A write
-// starts at once when none has run for `spacing`, else after it; one is in flight at a time and takes
-// whatever was changed meanwhile. A change that can wait (`touch_later`) leaves with the next write, or after
-// `idle`. A failed write is tried again with back-off for as long as the context lives. Thread safe.
+// One writer of one object: changes come from many threads and leave in as few writes as possible. One write
+// is in flight at a time and takes whatever was changed meanwhile. The first after a rest starts at once; the
+// pause from one to the next grows with what it carried, up to `spacing` after eight changes or more, so that
+// calls that come one by one hardly wait and a crowd shares a write. A change that can wait (`touch_later`)
+// leaves with the next write, or after `idle`. A failed write is tried again with back-off for as long as the
+// context lives. Thread safe.
 class GroupCommit {
  public:
   using Write = std::function<absl::Status(const base::Context&)>;
@@ -38,9 +40,9 @@ class GroupCommit {
   const Write write_;
   std::mutex mutex_;
   std::condition_variable_any changed_;
-  bool dirty_ = false;
+  int changes_ = 0;  // that the next write carries, without those that can wait
   base::Clock::Monotonic later_ = base::Clock::Monotonic::max();
-  base::Clock::Monotonic last_write_{};
+  base::Clock::Monotonic earliest_{};  // the next write
   const base::Clock* clock_ = &base::Clock::real();
   std::jthread thread_;
 };

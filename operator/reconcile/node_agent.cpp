@@ -36,12 +36,12 @@ std::string boot_id() {
 }
 
 // The volume that an operation works on: two on one volume never run at once. "" for those that work on none.
-std::string subject_of(const Json& operation) {
-  std::string volume = base::get_string(operation, "/arguments/id");
-  if (volume.empty()) volume = base::get_string(operation, "/arguments/name");
+std::string subject_of(const std::string& backend, const Json& arguments) {
+  std::string volume = base::get_string(arguments, "/id");
+  if (volume.empty()) volume = base::get_string(arguments, "/name");
   // Ids of node-owned volumes are "<node>/<name>": the name alone makes create and remove of one volume meet.
   if (size_t slash = volume.rfind('/'); slash != std::string::npos) volume = volume.substr(slash + 1);
-  return volume.empty() ? "" : absl::StrCat(base::get_string(operation, "/backend"), "/", volume);
+  return volume.empty() ? "" : absl::StrCat(backend, "/", volume);
 }
 
 Json state_json(const node::NodeStatus& state) {
@@ -89,7 +89,8 @@ NodeAgent::NodeAgent(kube::Client& client, node::Agent& agent, const std::vector
     if (!after || base::get_string(*after->json, "/status/agentVersion").empty()) {
       {
         std::lock_guard lock(mutex_);
-        written_.clear();
+        written_state_.clear();
+        written_answers_.clear();
       }
       commit_.touch();
     }
@@ -141,7 +142,7 @@ void NodeAgent::stop() {
 absl::Status NodeAgent::ready() const {
   if (!backends_.has_synced()) return absl::UnavailableError("the StorageBackends are not read yet");
   std::lock_guard lock(mutex_);
-  if (written_.empty())
+  if (written_state_.empty())
     return absl::UnavailableError(absl::StrCat("StorageNode ", node_name_, " is not written yet"));
   return absl::OkStatus();
 }
@@ -186,7 +187,10 @@ void NodeAgent::operations_changed(const kube::StorageNodeObject& object) {
 }
 
 void NodeAgent::carry_out(const std::string& id, const Json& operation) {
-  const std::string subject = subject_of(operation);
+  const std::string backend = base::get_string(operation, "/backend");
+  const auto verb = drivers::verb_from_string(base::get_string(operation, "/verb"));
+  absl::StatusOr<Json> arguments = base::parse_json(base::get_string(operation, "/arguments", "{}"));
+  const std::string subject = arguments.ok() ? subject_of(backend, *arguments) : "";
   {
     std::unique_lock lock(mutex_);
     subject_free_.wait(lock,
@@ -194,21 +198,20 @@ void NodeAgent::carry_out(const std::string& id, const Json& operation) {
     if (context_.stopped()) return;  // the operator asks again
     if (!subject.empty()) busy_.insert(subject);
   }
-  const std::string backend = base::get_string(operation, "/backend");
   const base::Context context =
       context_.with_field("operation", id).with_field("backend", backend).with_timeout(kOperationTimeout);
   absl::StatusOr<Json> result = absl::InternalError("not run");
-  auto verb = drivers::verb_from_string(base::get_string(operation, "/verb"));
   if (!verb.ok()) {
     result = verb.status();
+  } else if (!arguments.ok()) {
+    result = absl::InvalidArgumentError(absl::StrCat("arguments: ", arguments.status().message()));
   } else {
-    const Json* arguments = base::find(operation, "/arguments");
-    result = agent_.carry_out(context, backend, *verb, arguments ? *arguments : Json::object());
+    result = agent_.carry_out(context, backend, *verb, *arguments);
   }
   Json answer = {{"id", id}, {"code", absl::StatusCodeToString(result.status().code())}};
   if (result.ok()) {
-    // A result that is no object (nothing found) is left out.
-    if (result->is_object()) answer["result"] = *std::move(result);
+    // What tells nothing (nothing found, nothing to say) is left out.
+    if (result->is_object() && !result->empty()) answer["result"] = base::dump_json(*result);
   } else {
     answer["message"] = result.status().message();
   }
@@ -246,32 +249,40 @@ void NodeAgent::measure_capacities(const base::Context& context) {
 }
 
 absl::Status NodeAgent::write_status(const base::Context& context) {
-  Json status = state_json(agent_.status());
-  status["agentVersion"] = version_;
-  status["bootID"] = boot_id_;
-  status["nodeID"] = node_name_;
+  Json state = state_json(agent_.status());
+  state["agentVersion"] = version_;
+  state["bootID"] = boot_id_;
+  state["nodeID"] = node_name_;
   Json answers = Json::array();
+  std::string state_text, answers_text;
+  bool tell_state = false, tell_answers = false;
   {
     std::lock_guard lock(mutex_);
     for (const auto& [id, answer] : answers_) answers.push_back(answer);
-    for (Json& backend : status["backends"]) {
+    for (Json& backend : state["backends"]) {
       auto measured = capacities_.find(backend["name"].get<std::string>());
       if (measured == capacities_.end()) continue;
       backend["capacity"] = {{"totalBytes", measured->second.total_bytes},
                              {"availableBytes", measured->second.available_bytes},
                              {"maximumVolumeBytes", measured->second.maximum_volume_bytes}};
     }
-    status["operations"] = std::move(answers);
-    if (base::dump_json(status) == written_) return absl::OkStatus();
+    state_text = base::dump_json(state);
+    answers_text = base::dump_json(answers);
+    tell_state = state_text != written_state_;
+    tell_answers = answers_text != written_answers_;
   }
+  if (!tell_state && !tell_answers) return absl::OkStatus();
+  Json status = tell_state ? std::move(state) : Json::object();
+  if (tell_answers) status["operations"] = std::move(answers);
   auto patched = client_.patch(context, kube::kStorageNodes, {"", node_name_}, kube::PatchType::kMerge,
-                               {{"status", status}}, {.subresource = "status"});
+                               {{"status", std::move(status)}}, {.subresource = "status"});
   if (!patched.ok()) {
     return base::annotate(patched.status(), absl::StrCat("write the status of StorageNode ", node_name_,
                                                          " (the operator makes it when the node joins)"));
   }
   std::lock_guard lock(mutex_);
-  written_ = base::dump_json(status);
+  written_state_ = std::move(state_text);
+  written_answers_ = std::move(answers_text);
   return absl::OkStatus();
 }
 

@@ -52,7 +52,7 @@ class NodeAgent {
   std::set<std::string> taken_;  // ids begun here; kept until they leave the list
   std::map<std::string, base::Json> answers_;
   std::set<std::string> busy_;                           // volumes that an operation works on
-  std::string written_;                                  // the status as last written
+  std::string written_state_, written_answers_;          // the status as last written
   std::map<std::string, drivers::Capacity> capacities_;  // of each ready backend, as told to the cluster
   bool measure_soon_ = false;
   std::condition_variable_any measure_;

@@ -40,11 +40,9 @@ absl::Status answer_status(const Json& answer) {
 }  // namespace
 
 struct StorageNodeOperations::Call {
-  std::string id;
-  std::string content;  // what makes two calls equal
-  Json operation;
+  std::string id, backend, verb, arguments;  // as in spec.operations; all but the id make two calls equal
+  std::condition_variable_any answered;
   int waiting = 0;
-  bool listed = false;  // in spec.operations, as far as we wrote
   bool done = false;
   absl::Status status;
   Json result;
@@ -106,10 +104,10 @@ void StorageNodeOperations::stop() {
       for (auto& call : queue->calls) {
         call->status = absl::CancelledError("the operator is stopping");
         call->done = true;
+        call->answered.notify_all();
       }
     }
   }
-  answered_.notify_all();
 }
 
 StorageNodeOperations::NodeQueue& StorageNodeOperations::queue(const std::string& node) {
@@ -184,43 +182,43 @@ absl::StatusOr<Json> StorageNodeOperations::run(const base::Context& context, co
   COLLAGE_RETURN_IF_ERROR(reachable(node));
   const auto began = context.clock().now();
   const base::Context mine = context.with_timeout(kCallTimeout);
-  Json operation = {{"backend", backend}, {"verb", drivers::to_string(verb)}, {"arguments", arguments}};
-  const std::string content = base::dump_json(operation);
+  const std::string name = drivers::to_string(verb);
+  std::string content = base::dump_json(arguments);
 
   std::unique_lock lock(mutex_);
   if (!started_) return absl::CancelledError("the operator is stopping");
   NodeQueue& mailbox = queue(node);
-  std::shared_ptr<Call> call;
-  for (auto& open : mailbox.calls) {
-    if (open->content == content) call = open;
-  }
+  const auto same = std::find_if(mailbox.calls.begin(), mailbox.calls.end(), [&](const auto& open) {
+    return open->arguments == content && open->verb == name && open->backend == backend;
+  });
+  std::shared_ptr<Call> call = same == mailbox.calls.end() ? nullptr : *same;
   if (!call) {
     call = std::make_shared<Call>();
     call->id = absl::StrCat(process_, "-", ++next_id_);
-    call->content = content;
-    call->operation = std::move(operation);
-    call->operation["id"] = call->id;
+    call->backend = backend;
+    call->verb = name;
+    call->arguments = std::move(content);
     mailbox.calls.push_back(call);
     mailbox.commit.touch();
   }
   ++call->waiting;
   while (!call->done && mine.status().ok()) {
-    answered_.wait_for(lock, mine.stop(),
-                       std::min<std::chrono::nanoseconds>(mine.remaining(), std::chrono::seconds(1)),
-                       [&] { return call->done; });
+    // Not longer at once, since the context's clock need not be the one that condition variables know.
+    call->answered.wait_for(lock, mine.stop(),
+                            std::min<std::chrono::nanoseconds>(mine.remaining(), std::chrono::seconds(1)),
+                            [&] { return call->done; });
   }
   if (!call->done) {
     absl::Status status = mine.status();
     auto found = queues_.find(node);
     if (found != queues_.end()) leave(*found->second, call);
     call_seconds().observe(std::chrono::duration<double>(context.clock().now() - began).count(),
-                           {drivers::to_string(verb), absl::StatusCodeToString(status.code())});
-    return absl::Status(status.code(),
-                        absl::StrCat("node ", node, " has not answered ", drivers::to_string(verb),
-                                     " for backend ", backend, " yet; see its agent's log"));
+                           {name, absl::StatusCodeToString(status.code())});
+    return absl::Status(status.code(), absl::StrCat("node ", node, " has not answered ", name, " for backend ",
+                                                    backend, " yet; see its agent's log"));
   }
   call_seconds().observe(std::chrono::duration<double>(context.clock().now() - began).count(),
-                         {drivers::to_string(verb), absl::StatusCodeToString(call->status.code())});
+                         {name, absl::StatusCodeToString(call->status.code())});
   if (!call->status.ok()) return call->status;
   return call->result;
 }
@@ -229,10 +227,12 @@ absl::Status StorageNodeOperations::write(const base::Context& context, NodeQueu
   Json operations = Json::array();
   {
     std::lock_guard lock(mutex_);
-    for (auto& call : queue.calls) {
+    for (const auto& call : queue.calls) {
       if (operations.size() == kMaxOpen) break;
-      operations.push_back(call->operation);
-      call->listed = true;
+      operations.push_back({{"id", call->id},
+                            {"backend", call->backend},
+                            {"verb", call->verb},
+                            {"arguments", call->arguments}});
     }
     if (operations.empty() && queue.written == 0) return absl::OkStatus();
   }
@@ -263,9 +263,14 @@ void StorageNodeOperations::take_answers(const kube::StorageNodeObject& object) 
                                [&](const auto& open) { return open->id == id; });
       if (call == queue.calls.end()) continue;
       (*call)->status = answer_status(answer);
-      const Json* result = base::find(answer, "/result");
-      (*call)->result = result ? *result : Json();
+      if (const std::string result = base::get_string(answer, "/result"); !result.empty()) {
+        absl::StatusOr<Json> parsed = base::parse_json(result);
+        if (parsed.ok()) (*call)->result = *std::move(parsed);
+        if (!parsed.ok())
+          (*call)->status = absl::InternalError(absl::StrCat("the result is ", parsed.status().message()));
+      }
       (*call)->done = true;
+      (*call)->answered.notify_all();
       queue.calls.erase(call);
       any = true;
     }
@@ -278,7 +283,6 @@ void StorageNodeOperations::take_answers(const kube::StorageNodeObject& object) 
       }
     }
   }
-  if (any) answered_.notify_all();
 }
 
 }  // namespace collage::reconcile

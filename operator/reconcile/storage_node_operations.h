@@ -1,6 +1,5 @@
 #pragma once
 
-#include <condition_variable>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -57,7 +56,6 @@ class StorageNodeOperations final : public engine::NodeOperations {
   World& world_;
   const std::string process_;  // makes ids unique over restarts
   mutable std::mutex mutex_;
-  std::condition_variable_any answered_;
   uint64_t next_id_ = 0;
   std::map<std::string, std::unique_ptr<NodeQueue>> queues_;
   base::Context context_;

@@ -363,7 +363,7 @@ TEST_F(NodeLink, WhatAnEarlierOperatorAskedForLeavesEveryNodeThoughNobodyCallsIt
       "/spec", {{"operations", Json::array({{{"id", "dead-1"},
                                              {"backend", "share"},
                                              {"verb", "create"},
-                                             {"arguments", create_arguments("pvc-old")}}})}}));
+                                             {"arguments", base::dump_json(create_arguments("pvc-old"))}}})}}));
   start_operator();
   EXPECT_TRUE(server_.wait_until([&] {
     const Json node = storage_node();
