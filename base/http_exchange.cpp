@@ -10,28 +10,39 @@ constexpr size_t kHighWater = 1 << 20;
 
 }  // namespace
 
+// Wakes the caller only when it has something to do: each time costs two switches of threads.
 void Exchange::set_head(HttpResponse head) {
-  std::lock_guard lock(mutex_);
-  head_ = std::move(head);
-  changed_.notify_all();
+  {
+    std::lock_guard lock(mutex_);
+    head_ = std::move(head);
+  }
+  if (body_ == Body::kPieces) changed_.notify_all();
 }
 
 Exchange::Put Exchange::put(std::string_view piece, std::function<void(bool)> resume) {
-  std::lock_guard lock(mutex_);
-  if (abandoned_) return Put::kRefused;
-  if (body_ == Body::kWhole && buffered_ + piece.size() > kMaxWhole) return Put::kRefused;
-  pieces_.emplace_back(piece);
-  buffered_ += piece.size();
+  Put put = Put::kTaken;
+  {
+    std::lock_guard lock(mutex_);
+    if (abandoned_) return Put::kRefused;
+    if (body_ == Body::kWhole && buffered_ + piece.size() > kMaxWhole) return Put::kRefused;
+    pieces_.emplace_back(piece);
+    buffered_ += piece.size();
+    if (body_ == Body::kWhole) return Put::kTaken;
+    if (buffered_ > kHighWater) {
+      held_ = std::move(resume);
+      put = Put::kHeld;
+    }
+  }
   changed_.notify_all();
-  if (body_ == Body::kWhole || buffered_ <= kHighWater) return Put::kTaken;
-  held_ = std::move(resume);
-  return Put::kHeld;
+  return put;
 }
 
 void Exchange::finish(std::exception_ptr error) {
-  std::lock_guard lock(mutex_);
-  done_ = true;
-  error_ = std::move(error);
+  {
+    std::lock_guard lock(mutex_);
+    done_ = true;
+    error_ = std::move(error);
+  }
   changed_.notify_all();
 }
 
