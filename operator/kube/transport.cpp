@@ -57,7 +57,11 @@ std::string Call::doing() const {
 
 Transport::Transport(std::unique_ptr<base::HttpClient> http, TokenSource token, const Fence* fence,
                      std::string user_agent)
-    : http_(std::move(http)), token_(std::move(token)), fence_(fence), user_agent_(std::move(user_agent)) {}
+    : http_(std::move(http)),
+      token_(std::move(token)),
+      fence_(fence),
+      user_agent_(std::move(user_agent)),
+      slots_(kAtOnce) {}
 
 void Transport::prepare(Call& call) {
   call.request.headers["user-agent"] = user_agent_;
@@ -66,6 +70,8 @@ void Transport::prepare(Call& call) {
 }
 
 absl::StatusOr<base::HttpResponse> Transport::send_once(const base::Context& context, const Call& call) {
+  const auto slot = slots_.take(context);
+  if (!slot.ok()) return slot.status();
   base::Context bounded = context;
   if (call.write) {
     if (fence_ != nullptr) {

@@ -9,6 +9,7 @@
 #include "base/context.h"
 #include "base/http_client.h"
 #include "operator/kube/client.h"
+#include "operator/kube/slots.h"
 #include "operator/kube/token.h"
 
 namespace collage::kube::detail {
@@ -31,10 +32,13 @@ struct Call {
 //   UNAVAILABLE        repeated with back-off, up to 3 times a write whose answer was lost, any other
 //   answered
 //
-// The fence is asked right before each send of a write, and the send's deadline ends before the fence does.
-// Thread safe.
+// At most kAtOnce at the same time: each is a connection of its own, and more of them make an API server
+// slower, not faster. Streams do not count. The fence is asked right before each send of a write, and the
+// send's deadline ends before the fence does. Thread safe.
 class Transport {
  public:
+  static constexpr int kAtOnce = 32;
+
   Transport(std::unique_ptr<base::HttpClient> http, TokenSource token, const Fence* fence,
             std::string user_agent);
 
@@ -53,6 +57,7 @@ class Transport {
   TokenSource token_;
   const Fence* const fence_;
   const std::string user_agent_;
+  Slots slots_;
 };
 
 }  // namespace collage::kube::detail
