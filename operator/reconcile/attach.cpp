@@ -13,6 +13,7 @@ namespace collage::reconcile {
 namespace {
 
 constexpr std::chrono::milliseconds kBusy{50};
+constexpr std::chrono::milliseconds kReadSpacing{50};  // of live reads of one node
 
 bool in_use_changed(const kube::Node& before, const kube::Node& after) {
   return before.volumes_in_use != after.volumes_in_use;
@@ -23,6 +24,8 @@ bool in_use_changed(const kube::Node& before, const kube::Node& after) {
 AttachController::AttachController(World& world, AttachOptions options)
     : world_(world),
       options_(options),
+      live_nodes_(kReadSpacing,
+                  [this](const auto& context, const auto& name) { return read_node(context, name); }),
       attaches_(
           "attach", options.threads_per_backend, [this](const std::string& name) { return lane_of(name); },
           [this](const base::Context& context, const std::string& name) { return attach(context, name); }),

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "operator/engine/shared_reads.h"
 #include "operator/reconcile/attach_decision.h"
 #include "operator/reconcile/lanes.h"
 #include "operator/reconcile/world.h"
@@ -12,7 +13,7 @@
 namespace collage::reconcile {
 
 struct AttachOptions {
-  int threads_per_backend = 64;  // of each, attaches and detaches
+  int threads_per_backend = 128;  // of each, attaches and detaches
   std::chrono::milliseconds call_timeout = std::chrono::minutes(1);
   std::chrono::milliseconds slow_retry = std::chrono::minutes(5);  // of what cannot work until somebody acts
 };
@@ -70,6 +71,13 @@ class AttachController {
                                                             const kube::Attachment& attachment);
   absl::StatusOr<std::optional<Detachment>> find_by_name(const base::Context& context,
                                                          const kube::Attachment& attachment);
+  struct LiveNode {
+    kube::Node node;
+    base::Clock::Wall made;
+  };
+  // nullptr when there is none.
+  engine::SharedReads<LiveNode>::Answer read_node(const base::Context& context,
+                                                  const std::string& name) const;
   absl::StatusOr<DetachVerdict> judge_detach(const base::Context& context, const kube::Attachment& attachment,
                                              const Detachment& detachment,
                                              const std::vector<std::string>& node_ids);
@@ -82,6 +90,7 @@ class AttachController {
   World& world_;
   const AttachOptions options_;
   std::atomic<bool> started_ = false;
+  engine::SharedReads<LiveNode> live_nodes_;
   LanedController attaches_;
   LanedController detaches_;
 };

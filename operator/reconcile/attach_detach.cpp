@@ -91,6 +91,16 @@ absl::StatusOr<std::optional<AttachController::Detachment>> AttachController::fi
   return std::nullopt;
 }
 
+engine::SharedReads<AttachController::LiveNode>::Answer AttachController::read_node(
+    const base::Context& context, const std::string& name) const {
+  absl::StatusOr<base::Json> object = world_.client.get(context, kube::kNodes, {"", name});
+  if (absl::IsNotFound(object.status())) return nullptr;
+  COLLAGE_RETURN_IF_ERROR(object.status());
+  COLLAGE_ASSIGN_OR_RETURN(kube::Node node, kube::parse<kube::Node>(*object));
+  const auto made = base::parse_rfc3339(base::get_string(*object, "/metadata/creationTimestamp"));
+  return std::make_shared<const LiveNode>(std::move(node), made);
+}
+
 absl::StatusOr<DetachVerdict> AttachController::judge_detach(const base::Context& context,
                                                              const kube::Attachment& attachment,
                                                              const Detachment& detachment,
@@ -104,14 +114,12 @@ absl::StatusOr<DetachVerdict> AttachController::judge_detach(const base::Context
   if (!facts.driver_fences) {
     // A volume taken from a node that has just begun to use it would be written from two sides: the cache
     // may lag, so it is asked live.
-    absl::StatusOr<base::Json> live = world_.client.get(context, kube::kNodes, {"", facts.node});
-    if (!live.ok() && !absl::IsNotFound(live.status())) return live.status();
+    const auto live = live_nodes_.get(context, facts.node);
+    if (!live.ok()) return live.status();
     node = nullptr;
-    if (live.ok()) {
-      COLLAGE_ASSIGN_OR_RETURN(kube::Node parsed, kube::parse<kube::Node>(*live));
-      facts.node_newer =
-          base::parse_rfc3339(base::get_string(*live, "/metadata/creationTimestamp")) > attachment.created;
-      node = std::make_shared<const kube::Node>(std::move(parsed));
+    if (*live != nullptr) {
+      facts.node_newer = (*live)->made > attachment.created;
+      node = std::shared_ptr<const kube::Node>(*live, &(*live)->node);
     }
   }
   facts.node_exists = node != nullptr;
