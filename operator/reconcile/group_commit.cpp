@@ -36,7 +36,7 @@ void GroupCommit::stop() {
 void GroupCommit::touch() {
   {
     std::lock_guard lock(mutex_);
-    ++changes_;
+    if (++changes_ == 1) nap_.request_stop();
   }
   changed_.notify_all();
 }
@@ -66,7 +66,14 @@ bool GroupCommit::wait_due(std::stop_token stop) {
       later_ = kNever;
       return true;
     }
-    changed_.wait_until(lock, stop, due, [&] { return (changes_ > 0) != awaited; });
+    nap_ = std::stop_source();
+    std::stop_source nap = nap_;
+    lock.unlock();
+    {
+      const std::stop_callback stopped(stop, [&nap] { nap.request_stop(); });
+      clock_->sleep_until(nap.get_token(), due);
+    }
+    lock.lock();
   }
   return false;
 }

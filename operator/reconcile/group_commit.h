@@ -43,6 +43,7 @@ class GroupCommit {
   int changes_ = 0;  // that the next write carries, without those that can wait
   base::Clock::Monotonic later_ = base::Clock::Monotonic::max();
   base::Clock::Monotonic earliest_{};  // the next write
+  std::stop_source nap_;               // ends the sleep before a write
   const base::Clock* clock_ = &base::Clock::real();
   std::jthread thread_;
 };

@@ -214,8 +214,8 @@ absl::StatusOr<Json> StorageNodeOperations::run(const base::Context& context, co
     if (found != queues_.end()) leave(*found->second, call);
     call_seconds().observe(std::chrono::duration<double>(context.clock().now() - began).count(),
                            {name, absl::StatusCodeToString(status.code())});
-    return absl::Status(status.code(), absl::StrCat("node ", node, " has not answered ", name, " for backend ",
-                                                    backend, " yet; see its agent's log"));
+    return absl::Status(status.code(), absl::StrCat("node ", node, " has not answered ", name,
+                                                    " for backend ", backend, " yet; see its agent's log"));
   }
   call_seconds().observe(std::chrono::duration<double>(context.clock().now() - began).count(),
                          {name, absl::StatusCodeToString(call->status.code())});

@@ -26,7 +26,7 @@ namespace collage::reconcile {
 // covered by intents. Thread safe.
 class StorageNodeOperations final : public engine::NodeOperations {
  public:
-  static constexpr size_t kMaxOpen = 64;  // as the StorageNode's schema has it; more wait here
+  static constexpr size_t kMaxOpen = 128;  // as the StorageNode's schema has it; more wait here
 
   explicit StorageNodeOperations(World& world);
   ~StorageNodeOperations() override;
