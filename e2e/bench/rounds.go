@@ -104,11 +104,13 @@ func (s *session) phase(ctx context.Context, title, phase string, l *load, metri
 		return before, fmt.Errorf("%s: %w", phase, err)
 	}
 	if phase == "provision" && l.who == collage {
-		rss, err := memory(processes[0].pid, "VmRSS")
-		if err != nil {
-			return before, err
+		for what, key := range map[string]string{"VmRSS": "operator_rss_mib", "RssAnon": "operator_anon_mib"} {
+			value, err := memory(processes[0].pid, what)
+			if err != nil {
+				return before, err
+			}
+			s.result.raise(key, value)
 		}
-		s.result.raise("operator_rss_mib", rss)
 	}
 	after, err := s.read(ctx, metrics, processes)
 	if err != nil {

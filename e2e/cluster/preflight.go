@@ -91,7 +91,8 @@ func (c *Cluster) describe(purpose string, out io.Writer) {
 		line("after", "'make quickstart-down' removes all of that and the packages that were installed (KEEP=packages leaves")
 		line("", "those). There remain build/, which 'make clean' removes, and the caches of Go and ccache")
 	} else {
-		line("after", "'cluster down' removes all of that. There remain build/, the caches of Go and ccache, and the packages:")
+		remover := map[string]string{"test": "'cluster down'", "bench": "the benchmark"}[purpose]
+		line("after", "%s removes all of that. There remain build/, the caches of Go and ccache, and the packages:", remover)
 		line("", "'make clean' and 'e2e/setup/packages.sh --remove' take those away too")
 	}
 	fmt.Fprintln(out)
