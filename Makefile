@@ -41,6 +41,10 @@ configure:
 bench: ## measure Collage beside the floor on one API server; writes build/bench/results.json and .svg
 	@e2e/bench/run.sh
 
+mutants: ## take each guard out of a copy of the program and demand that a test notices (MUTANT=regular expression for some)
+	@e2e/setup/packages.sh build
+	@cd e2e && go run ./mutants -root .. -jobs $(JOBS) -run "$(MUTANT)"
+
 asan: ## unit tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@PRESET=asan e2e/setup/test.sh unit
 
@@ -70,4 +74,4 @@ clean: ## remove everything that was built (a running quickstart cluster first)
 	@if [ -x $(BIN)/cluster ]; then $(MAKE) --no-print-directory quickstart-down KEEP=packages; fi
 	@find build -mindepth 1 ! -path build/e2e ! -path build/e2e/installed-packages -delete
 
-.PHONY: help quickstart quickstart-down test unit e2e build configure bench asan tsan asan-e2e tsan-e2e lint image deploy clean
+.PHONY: help quickstart quickstart-down test unit e2e build configure bench mutants asan tsan asan-e2e tsan-e2e lint image deploy clean

@@ -63,7 +63,7 @@ for part in "$@"; do
       must cmake --build build/"$preset" -j "$jobs" --target collage collage-mount
       note "Kubernetes and helm"; must e2e/setup/tools.sh
       if [ "$preset" = release ]; then
-        note "tests without a cluster"; run_go e2e ./cluster/... ./chart/... ./rights/... ./bench/...
+        note "tests without a cluster"; run_go e2e ./cluster/... ./chart/... ./rights/... ./bench/... ./mutants/...
       else
         export SANITIZED=$preset
       fi

@@ -17,6 +17,7 @@ namespace collage::node {
 namespace {
 
 constexpr char kSuffix[] = ".json";
+constexpr char kTemporarySuffix[] = ".tmp";  // base::write_file_atomic's
 constexpr size_t kLongestName = 200;
 
 std::string escape(const std::string& handle) {
@@ -54,8 +55,10 @@ absl::StatusOr<Journal::Loaded> Journal::load() {
   COLLAGE_ASSIGN_OR_RETURN(const std::vector<std::string> names, base::list_directory(directory_));
   Loaded loaded;
   for (const std::string& name : names) {
-    if (!name.ends_with(kSuffix)) continue;
     const std::string path = absl::StrCat(directory_, "/", name);
+    // Of a write that was cut short. One that cannot be removed harms nobody.
+    if (name.ends_with(kTemporarySuffix)) (void)base::remove_file(path);
+    if (!name.ends_with(kSuffix)) continue;
     absl::StatusOr<VolumeRecord> record = read_record(path);
     if (record.ok() && path_of(record->handle) != path)
       record = absl::InvalidArgumentError("the handle is not that of the file's name");

@@ -118,6 +118,8 @@ class Provisioner {
                        const drivers::Kind& kind, const engine::Backend& backend);
   absl::StatusOr<drivers::Volume> call_create(const base::Context& context, Work& work,
                                               const engine::Backend& backend);
+  absl::StatusOr<drivers::Volume> create_in_place(const base::Context& context, Work& work,
+                                                  const engine::Backend& backend);
   kube::Outcome create_failed(const base::Context& context, const WorkPtr& work, const kube::Claim& claim,
                               const engine::Backend& backend, const absl::Status& status);
   kube::Outcome publish(const base::Context& context, const WorkPtr& work, const kube::Claim& claim,

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -33,10 +34,32 @@ absl::StatusOr<drivers::Volume> Provisioner::call_create(const base::Context& co
   if (!work.announced) announcer_.enqueue_after(key, options_.announce_after);
   const metrics::Call call(drivers::csi_driver_name(backend.spec.kind), metrics::kCreateVolume);
   absl::StatusOr<drivers::Volume> volume =
-      backend.driver->create(context.with_timeout(options_.create_timeout), *work.request);
+      create_in_place(context.with_timeout(options_.create_timeout), work, backend);
   call.done(volume.status());
   if (volume.ok() && volume->capacity_bytes == 0) volume->capacity_bytes = work.request->required_bytes;
   return volume;
+}
+
+// A volume that lives on one node is asked of one node at a time, and the intent names it before the call:
+// asked of another node by the next process, the same name would be a second volume. A node that is full has
+// none.
+absl::StatusOr<drivers::Volume> Provisioner::create_in_place(const base::Context& context, Work& work,
+                                                             const engine::Backend& backend) {
+  const std::vector<drivers::Topology>& places = work.request->preferred;
+  auto place = std::find(places.begin(), places.end(), work.record.segment);
+  const bool one_by_one = backend.driver->info().control == drivers::ControlPlace::kOwnerNode;
+  if (!one_by_one || place == places.end()) return backend.driver->create(context, *work.request);
+  drivers::CreateRequest request = *work.request;
+  while (true) {
+    work.record.segment = *place;
+    COLLAGE_ASSIGN_OR_RETURN(const std::string record, engine::encode_intent(work.record));
+    // Costs a write only where another node was full.
+    if (absl::Status noted = work.intents->begin(context, work.id.uid, record); !noted.ok())
+      return absl::UnavailableError(noted.message());
+    request.requisite = request.preferred = {*place};
+    absl::StatusOr<drivers::Volume> volume = backend.driver->create(context, request);
+    if (!absl::IsResourceExhausted(volume.status()) || ++place == places.end()) return volume;
+  }
 }
 
 kube::Outcome Provisioner::create(const base::Context& context, const WorkPtr& work, const kube::Claim& claim,

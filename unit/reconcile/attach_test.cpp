@@ -17,7 +17,6 @@ using testing::an_attachment;
 using testing::AttachmentBuilder;
 using testing::Cluster;
 using ::testing::ElementsAre;
-using testing::Fault;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using testing::kFake;
@@ -356,92 +355,6 @@ TEST(DetachNodeIds, BothThatAreKnownOnce) {
   EXPECT_THAT(detach_node_ids(*attachment, nullptr), ElementsAre("old"));
   EXPECT_THAT(detach_node_ids(*bare, nullptr), IsEmpty());
 }
-
-// ---- Killed at every step
-
-class AttachCrash : public AttachTest, public ::testing::WithParamInterface<std::tuple<std::string, bool>> {};
-
-TEST_P(AttachCrash, TheNextProcessGoesOn) {
-  const auto [cut, deleted] = GetParam();
-  std::atomic<bool> armed = true;
-  const auto driver_cut = [&](bool wanted, Verb verb) -> absl::Status {
-    if (cluster.dead()) return absl::UnavailableError("the process is dead");
-    if (!wanted || verb != Verb::kAttach || !armed.exchange(false)) return absl::OkStatus();
-    cluster.die();
-    return absl::UnavailableError("killed");
-  };
-  cluster.driver->before([&](const base::Context&, Verb verb, const std::string&) {
-    return driver_cut(cut == "BeforeDriver", verb);
-  });
-  cluster.driver->after([&](const base::Context&, Verb verb, const std::string&) {
-    return driver_cut(cut == "DriverAnswerLost", verb);
-  });
-  cluster.api.on_request([&](const testing::ApiRequest& request) -> Fault {
-    if (request.resource != "volumeattachments" || request.verb != "patch") return {};
-    const bool status = request.subresource == "status";
-    const bool before = (!status && cut == "BeforeFinalizer") || (status && cut == "BeforeStatus");
-    const bool after = (!status && cut == "FinalizerAnswerLost") || (status && cut == "StatusAnswerLost");
-    if ((!before && !after) || !armed.exchange(false)) return {};
-    cluster.die();
-    return before ? Fault::drop_before() : Fault::drop_after();
-  });
-  cluster.start();
-  cluster.api.put(attachment());
-  ASSERT_TRUE(cluster.wait([&] { return cluster.dead(); }));
-  cluster.kill();
-  if (deleted) delete_attachment();
-  cluster.start();
-  if (deleted) {
-    EXPECT_TRUE(cluster.wait([&] { return !cluster.attachment("pv-1").has_value() && holder().empty(); }));
-  } else {
-    EXPECT_TRUE(cluster.wait([&] { return attached(); }));
-    EXPECT_EQ(holder(), "id-node-a");
-  }
-}
-
-INSTANTIATE_TEST_SUITE_P(AtEveryStep, AttachCrash,
-                         ::testing::Combine(::testing::Values("BeforeFinalizer", "FinalizerAnswerLost",
-                                                              "BeforeDriver", "DriverAnswerLost",
-                                                              "BeforeStatus", "StatusAnswerLost"),
-                                            ::testing::Bool()),
-                         [](const auto& info) {
-                           return std::get<0>(info.param) + (std::get<1>(info.param) ? "_Deleted" : "_Kept");
-                         });
-
-class DetachCrash : public AttachTest, public ::testing::WithParamInterface<std::string> {};
-
-TEST_P(DetachCrash, TheNextProcessGoesOn) {
-  const std::string cut = GetParam();
-  cluster.start();
-  attach_to("node-a");
-  std::atomic<bool> armed = true;
-  cluster.api.on_request([&](const testing::ApiRequest& request) -> Fault {
-    const bool finalizer =
-        request.resource == "volumeattachments" && request.verb == "patch" && request.subresource.empty();
-    if (!finalizer || cut == "BeforeDriver" || cut == "DriverAnswerLost" || !armed.exchange(false)) return {};
-    cluster.die();
-    return cut == "BeforeFinalizer" ? Fault::drop_before() : Fault::drop_after();
-  });
-  cluster.kill();
-  const auto die_in_driver = [&](const base::Context&, Verb verb, const std::string&) -> absl::Status {
-    if (verb != Verb::kDetach || !armed.exchange(false)) return absl::OkStatus();
-    cluster.die();
-    return absl::UnavailableError("killed");
-  };
-  if (cut == "BeforeDriver") cluster.driver->before(die_in_driver);
-  if (cut == "DriverAnswerLost") cluster.driver->after(die_in_driver);
-  cluster.start();
-  delete_attachment();
-  ASSERT_TRUE(cluster.wait([&] { return cluster.dead(); }));
-  cluster.restart();
-  EXPECT_TRUE(cluster.wait([&] { return !cluster.attachment("pv-1").has_value(); }));
-  EXPECT_EQ(holder(), "");
-}
-
-INSTANTIATE_TEST_SUITE_P(AtEveryStep, DetachCrash,
-                         ::testing::Values("BeforeDriver", "DriverAnswerLost", "BeforeFinalizer",
-                                           "FinalizerAnswerLost"),
-                         [](const auto& info) { return info.param; });
 
 }  // namespace
 }  // namespace collage::reconcile

@@ -263,6 +263,42 @@ TEST_F(BackendControllerTest, DeletionWaitsForTheVolumesAndSaysHowMany) {
   EXPECT_TRUE(server_.list(kube::kCsiStorageCapacities).empty());
 }
 
+// A claim that was refused for a limit waits until its backend is said to be usable.
+TEST_F(BackendControllerTest, ARaisedLimitIsToldToWhoWaits) {
+  both_nodes_ready();
+  server_.put(share().limits({{"maxVolumes", 1}}).generation(1));
+  start();
+  ASSERT_TRUE(ready());
+  const auto told = [&] {
+    std::lock_guard lock(mutex_);
+    return usable_.size();
+  };
+  ASSERT_TRUE(server_.wait_until([&] { return told() > 0; }));
+  const size_t before = told();
+  server_.update(kube::kStorageBackends, "share", [](Json& object) {
+    object["spec"]["limits"]["maxVolumes"] = 2;
+    object["metadata"]["generation"] = 2;
+  });
+  EXPECT_TRUE(server_.wait_until([&] { return told() > before; }));
+  EXPECT_EQ(world_->backends.get("share")->spec.limits.max_volumes, 2);
+}
+
+TEST_F(BackendControllerTest, ABackendThatGoesCountsItsIntentsThoughItsSpecIsWrong) {
+  server_.put(testing::a_backend("share")
+                  .kind("fake", Json::object())  // no directory
+                  .finalizer("collage.storage/backend"));
+  server_.put({{"apiVersion", "v1"},
+               {"kind", "ConfigMap"},
+               {"metadata", {{"name", "collage-intents-share"}, {"namespace", "collage-system"}}},
+               {"data", {{"uid-data", "{}"}}}});
+  start();
+  ASSERT_TRUE(server_.wait_until([&] { return condition("Ready") == "False"; }));
+  server_.remove(kube::kStorageBackends, "share");
+  ASSERT_TRUE(becomes("Ready", "False", "Deleting"));
+  EXPECT_THAT(condition("Ready", "message"), HasSubstr("1 creates are under way"));
+  EXPECT_TRUE(server_.get(kube::kConfigMaps, "collage-system/collage-intents-share").has_value());
+}
+
 TEST_F(BackendControllerTest, OrphanedDeletionLeavesTheVolumesWhereTheyAre) {
   both_nodes_ready();
   server_.put(share().deletion_policy("Orphan"));

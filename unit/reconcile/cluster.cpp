@@ -85,11 +85,13 @@ Cluster::Operator::Operator(Cluster& cluster)
       events(*client, "collage-operator", "collage-0"),
       intent_store(*client, "collage"),
       world(*client, events, cluster.kinds, "collage"),
+      nodes(std::nullopt),
       provisioner(world, cluster.options.provision),
       reclaimer(world, cluster.options.reclaim),
       attacher(world, cluster.options.attach),
       intents(std::make_shared<engine::Intents>(intent_store, "fast")) {
   world.cluster_id = "cluster-1";
+  if (cluster.options.through_nodes) nodes.emplace(world);
 }
 
 Cluster::Operator::~Operator() {
@@ -97,15 +99,21 @@ Cluster::Operator::~Operator() {
   attacher.stop();
   reclaimer.stop();
   provisioner.stop();
+  if (nodes) nodes->stop();
   world.stop();
 }
 
 void Cluster::start() {
   dead_ = false;
-  op = std::make_unique<Operator>(*this);
+  auto life = std::make_unique<Operator>(*this);
+  {
+    const std::unique_lock nobody_uses_it(living_);
+    op = std::move(life);
+  }
   const base::Context context(op->stop.get_token());
   op->world.start(context);
   ASSERT_TRUE(op->world.wait_synced(context.with_timeout(std::chrono::seconds(20))).ok());
+  if (op->nodes) op->nodes->start(context);
   use_backend();
   op->provisioner.start(context);
   op->reclaimer.start(context);
@@ -114,15 +122,21 @@ void Cluster::start() {
 
 void Cluster::kill() {
   dead_ = true;
+  { const std::unique_lock nobody_uses_it(living_); }
   op.reset();
+}
+
+void Cluster::flush_intents() {
+  const std::shared_lock lock(living_);
+  if (!dead_ && op) (void)op->intents->flush(base::Context().with_timeout(std::chrono::seconds(5)));
 }
 
 void Cluster::use_backend(const std::function<void(engine::Backend&)>& change) {
   auto backend = std::make_shared<engine::Backend>();
   backend->spec.name = "fast";
-  backend->spec.kind = "fake";
-  backend->system_id = "fake-system";
-  backend->driver = driver_used;
+  backend->spec.kind = kinds.front().info.kind;
+  backend->system_id = system_id;
+  backend->driver = op->nodes ? engine::make_node_proxy(kinds.front(), "fast", *op->nodes) : driver_used;
   backend->intents = op->intents;
   if (change) change(*backend);
   const std::string name = backend->spec.name;

@@ -5,6 +5,8 @@
 #include <memory>
 #include <mutex>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <shared_mutex>
 #include <stop_token>
 #include <string>
 #include <vector>
@@ -14,6 +16,7 @@
 #include "operator/reconcile/config_map_intents.h"
 #include "operator/reconcile/provision.h"
 #include "operator/reconcile/reclaim.h"
+#include "operator/reconcile/storage_node_operations.h"
 #include "operator/reconcile/world.h"
 #include "unit/testing/builders.h"
 #include "unit/testing/fake_api_server.h"
@@ -36,6 +39,8 @@ class Cluster {
     reconcile::AttachOptions attach{.threads_per_backend = 4, .slow_retry = std::chrono::minutes(10)};
     bool binds = true;      // play the PV controller
     bool protects = false;  // and its protection finalizer on PersistentVolumes
+    bool through_nodes =
+        false;  // the operator calls the driver through StorageNodes, whose agents the test plays
   };
 
   Cluster() : Cluster(Options()) {}
@@ -53,6 +58,8 @@ class Cluster {
   }
   // Called by a fault hook at the cut: the process dies there, whatever it still does has no effect.
   void die() { dead_ = true; }
+  // Writes which intents have begun and ended, as a backend under load does at every moment.
+  void flush_intents();
   bool dead() const { return dead_; }
 
   // What the backend controller does: puts the backend in use as `change` makes it, and says so.
@@ -87,13 +94,15 @@ class Cluster {
   FakeApiServer api;
   std::shared_ptr<FakeDriver> driver;  // the storage system: survives the operator
   std::shared_ptr<drivers::Driver>
-      driver_used;  // what backends are given, `driver` unless the test sets another
-  std::vector<drivers::Kind> kinds;
+      driver_used;                        // what backends are given, `driver` unless the test sets another
+  std::vector<drivers::Kind> kinds;       // the first is the backend's
+  std::string system_id = "fake-system";  // what backends report
   std::unique_ptr<Operator> op;
 
  private:
   void play_binder();
   std::atomic<bool> dead_ = false;
+  std::shared_mutex living_;  // held, shared, by what others have the operator do
 };
 
 // One life of the operator's process.
@@ -115,6 +124,7 @@ struct Cluster::Operator {
   kube::EventRecorder events;
   reconcile::ConfigMapIntents intent_store;
   reconcile::World world;
+  std::optional<reconcile::StorageNodeOperations> nodes;
   reconcile::Provisioner provisioner;
   reconcile::Reclaimer reclaimer;
   reconcile::AttachController attacher;

@@ -16,6 +16,7 @@
 #include "operator/reconcile/storage_node_controller.h"
 #include "operator/reconcile/storage_node_operations.h"
 #include "operator/reconcile/world.h"
+#include "unit/reconcile/stand_in_agent.h"
 #include "unit/testing/builders.h"
 #include "unit/testing/fake_api_server.h"
 #include "unit/testing/fake_driver.h"
@@ -26,89 +27,7 @@ namespace {
 using base::Json;
 using testing::FakeApiServer;
 using testing::FakeDriver;
-
-// The node's side without a kernel: backends are ready as told, calls go to a driver in memory.
-class StandInAgent final : public node::Agent {
- public:
-  explicit StandInAgent(FakeDriver& driver) : driver_(driver) {}
-
-  void set_backends(std::vector<node::BackendConfig> backends) override {
-    std::lock_guard lock(mutex_);
-    backends_ = std::move(backends);
-    ++told_;
-    if (changed_) changed_();
-  }
-  absl::StatusOr<Json> carry_out(const base::Context& context, const std::string&, drivers::Verb verb,
-                                 const Json& arguments) override {
-    const int running = ++running_;
-    int most = most_.load();
-    while (running > most && !most_.compare_exchange_weak(most, running)) {
-    }
-    auto answer = drivers::carry_out(context, driver_, verb, arguments);
-    --running_;
-    return answer;
-  }
-  absl::Status stage(const base::Context&, const node::StageRequest&) override {
-    return absl::UnimplementedError("");
-  }
-  absl::Status unstage(const base::Context&, const std::string&, const std::string&) override {
-    return absl::UnimplementedError("");
-  }
-  absl::Status publish(const base::Context&, const node::PublishRequest&) override {
-    return absl::UnimplementedError("");
-  }
-  absl::Status unpublish(const base::Context&, const std::string&, const std::string&) override {
-    return absl::UnimplementedError("");
-  }
-  absl::StatusOr<node::VolumeStats> stats(const base::Context&, const std::string&,
-                                          const std::string&) override {
-    return absl::UnimplementedError("");
-  }
-  absl::Status recover(const base::Context&) override { return absl::OkStatus(); }
-  std::vector<std::string> kinds_wanted() const override { return {}; }
-  const drivers::Kind* find_kind(const std::string&) const override { return nullptr; }
-  void set_kind_state(const node::NodeStatus::KindState&) override {}
-  node::NodeStatus status() const override {
-    std::lock_guard lock(mutex_);
-    node::NodeStatus status;
-    for (const auto& backend : backends_) status.backends.push_back({backend.name, true, ""});
-    status.mounts_held = mounts_;
-    return status;
-  }
-  void on_kinds_change(std::function<void()>) override {}
-  void on_change(std::function<void()> changed) override {
-    std::lock_guard lock(mutex_);
-    changed_ = std::move(changed);
-  }
-  void set_mounts(int mounts) {
-    std::function<void()> changed;
-    {
-      std::lock_guard lock(mutex_);
-      mounts_ = mounts;
-      changed = changed_;
-    }
-    changed();
-  }
-  std::vector<node::BackendConfig> backends() const {
-    std::lock_guard lock(mutex_);
-    return backends_;
-  }
-  int told() const {
-    std::lock_guard lock(mutex_);
-    return told_;
-  }
-  int most_at_once() const { return most_; }
-
- private:
-  FakeDriver& driver_;
-  mutable std::mutex mutex_;
-  std::vector<node::BackendConfig> backends_;
-  std::function<void()> changed_;
-  int mounts_ = 0;
-  int told_ = 0;
-  std::atomic<int> running_ = 0;
-  std::atomic<int> most_ = 0;
-};
+using testing::StandInAgent;
 
 class NodeLink : public ::testing::Test {
  protected:
@@ -355,6 +274,40 @@ TEST_F(NodeLink, TheNextOperatorDropsWhatNobodyWaitsForAndAsksAnew) {
   go_on.count_down();
   again.join();
   EXPECT_EQ(driver_.volumes().size(), 1u);
+}
+
+// Its operator is dead, and the next one may have removed the volume since.
+TEST_F(NodeLink, WhatIsTakenOffTheListBeforeItBeganIsNotBegun) {
+  const auto create = [](const std::string& id, const std::string& name) {
+    return Json{{"id", id}, {"backend", "share"}, {"verb", "create"}, {"arguments", create_arguments(name)}};
+  };
+  const auto ask = [&](Json operations) {
+    server_.update(kube::kStorageNodes, "node-a",
+                   [&](Json& object) { object["spec"]["operations"] = std::move(operations); });
+  };
+  std::latch inside(1), go_on(1);
+  std::atomic<bool> first = true;
+  driver_.before([&](const base::Context&, drivers::Verb verb, const std::string&) {
+    if (verb == drivers::Verb::kCreate && first.exchange(false)) {
+      inside.count_down();
+      go_on.wait();
+    }
+    return absl::OkStatus();
+  });
+  server_.put(testing::a_storage_node("node-a").set("/spec", Json::object()));
+  start_node();
+  ask({create("dead-1", "pvc-1")});
+  inside.wait();
+  ask({create("dead-1", "pvc-1"), create("dead-2", "pvc-1")});  // it waits for the first
+  ask({create("next-1", "pvc-2")});
+  const bool answered = server_.wait_until([&] {
+    const Json node = storage_node();
+    return base::get_string(node, "/status/operations/0/id") == "next-1";
+  });
+  go_on.count_down();
+  ASSERT_TRUE(answered);
+  link_->stop();  // what has begun comes to its end
+  EXPECT_EQ(driver_.calls(drivers::Verb::kCreate), 2);
 }
 
 TEST_F(NodeLink, WhatAnEarlierOperatorAskedForLeavesEveryNodeThoughNobodyCallsIt) {

@@ -15,7 +15,6 @@ using drivers::Verb;
 using testing::a_volume;
 using testing::an_attachment;
 using testing::Cluster;
-using testing::Fault;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using testing::kFake;
@@ -232,51 +231,6 @@ TEST(Reclaim, ItsUsageIsGivenBack) {
                      [](Json& json) { json["status"]["phase"] = "Released"; });
   EXPECT_TRUE(cluster.wait([&] { return cluster.op->world.usage.total("fast").volumes == 0; }));
 }
-
-// ---- Killed at every step
-
-class ReclaimCrash : public ::testing::TestWithParam<std::string> {};
-
-TEST_P(ReclaimCrash, TheNextProcessGoesOn) {
-  const std::string cut = GetParam();
-  Cluster cluster({.protects = true});
-  std::atomic<bool> armed = true;
-  const auto die = [&] {
-    cluster.die();
-    return absl::UnavailableError("killed");
-  };
-  if (cut == "BeforeDriver") {
-    cluster.driver->before([&](const base::Context&, Verb verb, const std::string&) -> absl::Status {
-      return verb == Verb::kRemove && armed.exchange(false) ? die() : absl::OkStatus();
-    });
-  }
-  if (cut == "DriverAnswerLost") {
-    cluster.driver->after([&](const base::Context&, Verb verb, const std::string&) -> absl::Status {
-      return verb == Verb::kRemove && armed.exchange(false) ? die() : absl::OkStatus();
-    });
-  }
-  cluster.api.on_request([&](const testing::ApiRequest& request) -> Fault {
-    if (request.resource != "persistentvolumes") return {};
-    const bool object = request.verb == "delete";
-    const bool finalizer = request.verb == "patch";
-    const bool before = (object && cut == "BeforeDelete") || (finalizer && cut == "BeforePatch");
-    const bool after = (object && cut == "DeleteAnswerLost") || (finalizer && cut == "PatchAnswerLost");
-    if ((!before && !after) || !armed.exchange(false)) return {};
-    cluster.die();
-    return before ? Fault::drop_before() : Fault::drop_after();
-  });
-  cluster.api.put(cluster.volume("pv-1").released());
-  cluster.start();
-  ASSERT_TRUE(cluster.wait([&] { return cluster.dead(); }));
-  cluster.restart();
-  EXPECT_TRUE(
-      cluster.wait([&] { return cluster.driver->volumes().empty() && !cluster.pv("pv-1").has_value(); }));
-}
-
-INSTANTIATE_TEST_SUITE_P(AtEveryStep, ReclaimCrash,
-                         ::testing::Values("BeforeDriver", "DriverAnswerLost", "BeforeDelete",
-                                           "DeleteAnswerLost", "BeforePatch", "PatchAnswerLost"),
-                         [](const auto& info) { return info.param; });
 
 // ---- Finalizers
 

@@ -105,7 +105,7 @@ Fault FakeApiServer::State::fault_for(const ApiRequest& request) {
   lock.unlock();
   for (const auto& hook : hooks) {
     Fault fault = hook(request);
-    if (fault.kind != Fault::Kind::kNone || fault.delay.count() > 0) return fault;
+    if (fault.kind != Fault::Kind::kNone || fault.delay.count() > 0 || fault.done) return fault;
   }
   return {};
 }
@@ -130,6 +130,7 @@ void FakeApiServer::State::dispatch(const ApiRequest& request, const FakeStore::
   }
   if (request.verb == "watch") return watch(request, kind, fault, exchange);
   const FakeStore::Answer with = perform(request, kind);
+  if (fault.done) fault.done();
   if (fault.kind == Fault::Kind::kDropAfter) return exchange.drop();
   if (fault.kind == Fault::Kind::kHalfBody)
     return exchange.answer_half(with.status, kJsonType, base::dump_json(with.body));

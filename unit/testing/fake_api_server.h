@@ -42,12 +42,15 @@ struct Fault {
   std::string reason;  // of the Status object
   std::map<std::string, std::string> headers;
   std::chrono::milliseconds delay{0};  // before anything else, also for kNone
+  std::function<void()> done;          // called after the effect, before the answer or the close
 
   static Fault answer(int status, std::string reason = "", std::map<std::string, std::string> headers = {}) {
     return {Kind::kAnswer, status, std::move(reason), std::move(headers)};
   }
   static Fault drop_before() { return {Kind::kDropBefore}; }
-  static Fault drop_after() { return {Kind::kDropAfter}; }
+  static Fault drop_after(std::function<void()> done = {}) {
+    return {.kind = Kind::kDropAfter, .done = std::move(done)};
+  }
   static Fault half_body() { return {Kind::kHalfBody}; }
   static Fault wait(std::chrono::milliseconds delay) { return {.kind = Kind::kNone, .delay = delay}; }
 };

@@ -89,6 +89,17 @@ void FakeDriver::put(Volume volume) {
   volumes_[volume.id] = std::move(volume);
 }
 
+void FakeDriver::write(const std::string& id, const std::string& content) {
+  std::lock_guard lock(mutex_);
+  if (volumes_.contains(id)) contents_[id] = content;
+}
+
+std::string FakeDriver::read(const std::string& id) const {
+  std::lock_guard lock(mutex_);
+  const auto found = contents_.find(id);
+  return found == contents_.end() ? "" : found->second;
+}
+
 // ---- The port
 
 std::string FakeDriver::id_of(const std::string& name) const {
@@ -162,6 +173,7 @@ absl::Status FakeDriver::remove(const Context& context, const std::string& volum
           absl::StrCat(volume_id, " is attached to ", found->second.attached_to));
     }
     if (found != volumes_.end()) volumes_.erase(found);
+    contents_.erase(volume_id);
   }
   return leave(context, Verb::kRemove, volume_id);
 }

@@ -50,6 +50,9 @@ class FakeDriver final : public drivers::Driver,
   std::vector<drivers::CreateRequest> create_requests() const;  // every call's, also of those that failed
   std::map<std::string, drivers::Volume> volumes() const;       // by id
   void put(drivers::Volume volume);                             // as if made by others
+  // The content of a volume, as the application that uses it sees it: lost with the volume, "" at first.
+  void write(const std::string& id, const std::string& content);
+  std::string read(const std::string& id) const;
 
   const drivers::DriverInfo& info() const override { return options_.info; }
   drivers::Attacher* attacher() override { return options_.attaches ? this : nullptr; }
@@ -98,6 +101,7 @@ class FakeDriver final : public drivers::Driver,
   Hook before_, after_;
   mutable std::mutex mutex_;
   std::map<std::string, drivers::Volume> volumes_;
+  std::map<std::string, std::string> contents_;  // by id
   std::vector<drivers::CreateRequest> requests_;
   std::map<drivers::Verb, int> calls_;
   std::vector<Fault> faults_;
