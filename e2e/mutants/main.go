@@ -29,17 +29,21 @@ func main() {
 	root := flag.String("root", "..", "the repository")
 	only := flag.String("run", "", "a regular expression: only mutants whose name it matches")
 	jobs := flag.String("jobs", "2", "compilers at once")
+	tree := flag.String("tree", "", "where the copy is kept; without it build/mutants/tree of the repository")
 	flag.Parse()
-	if err := run(*root, *only, *jobs); err != nil {
+	if err := run(*root, *tree, *only, *jobs); err != nil {
 		fmt.Fprintln(os.Stderr, "mutants:", err)
 		os.Exit(1)
 	}
 }
 
-func run(root, only, jobs string) error {
+func run(root, tree, only, jobs string) error {
 	root, err := filepath.Abs(root)
 	if err != nil {
 		return err
+	}
+	if tree == "" {
+		tree = filepath.Join(root, "build", "mutants", "tree")
 	}
 	all, err := readTable(filepath.Join(root, "unit", "mutants"))
 	if err != nil {
@@ -55,7 +59,7 @@ func run(root, only, jobs string) error {
 			mutants = append(mutants, m)
 		}
 	}
-	w := workshop{root: root, tree: filepath.Join(root, "build", "mutants", "tree"), jobs: jobs}
+	w := workshop{root: root, tree: tree, jobs: jobs}
 	if err := w.prepare(mutants); err != nil {
 		return err
 	}

@@ -196,7 +196,8 @@ void NodeAgent::carry_out(const std::string& id, const Json& operation) {
     subject_free_.wait(lock,
                        [&] { return subject.empty() || !busy_.contains(subject) || context_.stopped(); });
     if (context_.stopped()) return;  // the operator asks again
-    // Nobody waits for it, and what was asked since may have undone it: begun now, it would leave a volume behind.
+    // Nobody waits for it, and what was asked since may have undone it: begun now, it would leave a volume
+    // behind.
     if (!listed_.contains(id)) return;
     if (!subject.empty()) busy_.insert(subject);
   }
