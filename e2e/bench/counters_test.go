@@ -75,18 +75,19 @@ func TestOnlyWritesAreCounted(t *testing.T) {
 }
 
 func TestEventsOfOthersAreNotCollages(t *testing.T) {
-	var all []event
-	add := func(version, reporting, source string) {
-		var e event
-		e.Metadata.ResourceVersion, e.ReportingComponent, e.Source.Component = version, reporting, source
-		all = append(all, e)
+	an := func(uid, version, reporting, source string, count int) (e event) {
+		e.Metadata.UID, e.Metadata.ResourceVersion, e.ReportingComponent, e.Source.Component, e.Count = uid, version, reporting, source, count
+		return e
 	}
-	add("99", "", "kubelet")            // before
-	add("101", "", "kubelet")           // of others
-	add("102", "collage-operator", "")  // Collage's
-	add("103", "", "collage-operator")  // Collage's
-	add("200", "default-scheduler", "") // of others
-	if count := foreignEvents(all, 100); count != 2 {
-		t.Errorf("%d events of others, expected 2", count)
+	before := []event{an("a", "98", "", "kubelet", 3), an("b", "99", "", "kubelet", 1)}
+	after := []event{
+		an("a", "120", "", "kubelet", 5),           // of others, twice more
+		an("b", "99", "", "kubelet", 1),            // not written
+		an("c", "102", "collage-operator", "", 1),  // Collage's
+		an("d", "103", "", "collage-operator", 1),  // Collage's
+		an("e", "200", "default-scheduler", "", 0), // of others, of the newer kind
+	}
+	if writes := foreignEvents(before, after); writes != 3 {
+		t.Errorf("%d writes of others, expected 3", writes)
 	}
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -30,17 +29,14 @@ func (s *session) idleWrites(ctx context.Context) error {
 	}
 	server, own := after.server.minus(before.server), after.own.minus(before.own)
 	suspects := server.suspects()
-	foreign, err := s.api.eventsOfOthers(ctx, before.version)
-	if err != nil {
-		return err
-	}
+	foreign := foreignEvents(before.events, after.events)
 	events := suspects.only(func(_, resource string) bool { return resource == "events" }).sum()
 	counted := suspects.sum() - min(events, float64(foreign))
 	told := own.only(func(_, resource string) bool { return resource != "leases" }).sum()
 	s.say("idle: the API server counted %s", server)
 	s.say("idle: Collage says that it sent %s", own)
 	if foreign > 0 {
-		s.say("idle: %d events were written by others", foreign)
+		s.say("idle: %d writes of events were by others", foreign)
 	}
 	s.result.set("idle_writes", max(counted, told))
 	s.result.set("idle_lease_writes", own.sum()-told)
@@ -53,7 +49,7 @@ func (s *session) idleWrites(ctx context.Context) error {
 
 type idleReading struct {
 	server, own tally
-	version     uint64 // of the events' collection
+	events      []event
 }
 
 func (s *session) readIdle(ctx context.Context) (r idleReading, err error) {
@@ -63,54 +59,40 @@ func (s *session) readIdle(ctx context.Context) (r idleReading, err error) {
 	if r.own, err = ownTally(ctx, collageMetrics()); err != nil {
 		return r, err
 	}
-	_, version, err := s.api.events(ctx)
-	r.version = version
+	r.events, err = s.api.events(ctx)
 	return r, err
 }
 
 type event struct {
-	Metadata           struct{ ResourceVersion string }
+	Metadata           struct{ UID, ResourceVersion string }
 	ReportingComponent string
 	Source             struct{ Component string }
+	Count              int
 }
 
-func (a *api) events(ctx context.Context) ([]event, uint64, error) {
+func (a *api) events(ctx context.Context) ([]event, error) {
 	text, err := a.do(ctx, http.MethodGet, "/api/v1/events", nil)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	var list struct {
-		Metadata struct{ ResourceVersion string }
-		Items    []event
-	}
-	if err := json.Unmarshal(text, &list); err != nil {
-		return nil, 0, err
-	}
-	version, err := versionNumber(list.Metadata.ResourceVersion)
-	return list.Items, version, err
+	var list struct{ Items []event }
+	err = json.Unmarshal(text, &list)
+	return list.Items, err
 }
 
-func versionNumber(text string) (number uint64, err error) {
-	_, err = fmt.Sscan(text, &number)
-	return number, err
-}
-
-// eventsOfOthers counts the events written after that version by anybody but Collage.
-func (a *api) eventsOfOthers(ctx context.Context, since uint64) (int, error) {
-	all, _, err := a.events(ctx)
-	if err != nil {
-		return 0, err
+// foreignEvents counts how often anybody but Collage wrote an event meanwhile: a repetition raises its count.
+func foreignEvents(before, after []event) (writes int) {
+	seen := map[string]event{}
+	for _, e := range before {
+		seen[e.Metadata.UID] = e
 	}
-	return foreignEvents(all, since), nil
-}
-
-func foreignEvents(all []event, since uint64) (count int) {
-	for _, e := range all {
-		version, err := versionNumber(e.Metadata.ResourceVersion)
+	for _, e := range after {
+		old, known := seen[e.Metadata.UID]
 		collages := strings.HasPrefix(e.ReportingComponent, "collage") || strings.HasPrefix(e.Source.Component, "collage")
-		if err == nil && version > since && !collages {
-			count++
+		if collages || (known && old.Metadata.ResourceVersion == e.Metadata.ResourceVersion) {
+			continue
 		}
+		writes += max(1, e.Count-old.Count)
 	}
-	return count
+	return writes
 }

@@ -61,6 +61,9 @@ func (s *session) round(ctx context.Context, number int, who candidate) error {
 	return err
 }
 
+// floorWrites are what the floor makes for one operation: what is counted is held against it.
+var floorWrites = map[string]float64{"provision": 1, "attach": 2, "detach": 1, "delete": 2}
+
 // reading is the state of all counters at one moment.
 type reading struct {
 	own       float64 // writes, as Collage counts them
@@ -126,6 +129,9 @@ func (s *session) phase(ctx context.Context, title, phase string, l *load, metri
 		m.shared[apiServer].Seconds()*1000/m.count, m.shared[controllerManager].Seconds()*1000/m.count)
 	if own := after.own - before.own; metrics != nil && math.Abs(own-m.writes.sum()) > 0.02*own+2 {
 		s.say("note: the API server counted %.0f writes, Collage says that it sent %.0f", m.writes.sum(), own)
+	}
+	if expected := floorWrites[phase]; l.who == floor && math.Abs(m.writes.sum()/m.count-expected) > 0.02 {
+		s.say("note: the floor makes %.0f writes for one %s; what was counted beyond that (%s) is somebody else's", expected, phase, m.writes)
 	}
 	if s.phases.wants(phase) {
 		s.result.add(l.who, phase, m)
