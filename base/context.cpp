@@ -28,6 +28,18 @@ Context Context::with_timeout(std::chrono::nanoseconds timeout) const {
   return with_deadline(now + timeout);
 }
 
+Context Context::with_guard(std::function<absl::Status()> guard) const {
+  Context narrowed = *this;
+  narrowed.guard_ = std::make_shared<const std::function<absl::Status()>>(
+      [before = guard_, guard = std::move(guard)]() -> absl::Status {
+        if (before != nullptr) {
+          if (absl::Status status = (*before)(); !status.ok()) return status;
+        }
+        return guard();
+      });
+  return narrowed;
+}
+
 Context Context::with_stop(std::stop_token stop) const {
   Context other = *this;
   other.stop_ = std::move(stop);
@@ -49,7 +61,7 @@ absl::Status Context::status() const {
   if (deadline_ != Clock::Monotonic::max() && clock_->now() >= deadline_) {
     return absl::DeadlineExceededError("the deadline has passed");
   }
-  return absl::OkStatus();
+  return guard_ == nullptr ? absl::OkStatus() : (*guard_)();
 }
 
 absl::Status Context::sleep_for(std::chrono::nanoseconds duration) const {

@@ -129,4 +129,13 @@ void write(Level level, const Context& context, std::string_view message, Pairs 
   if (auto* sink = extra_sink.load()) sink(line);
 }
 
+bool Seldom::tell(const Context& context, std::string_view what) {
+  constexpr auto kAgain = std::chrono::seconds(30);
+  const auto now = context.clock().now();
+  if (!what_.empty() && what == what_ && now < told_at_ + kAgain) return false;
+  what_ = what;
+  told_at_ = now;
+  return true;
+}
+
 }  // namespace collage::base::log

@@ -57,4 +57,17 @@ inline void info(const Context& c, std::string_view message, Pairs pairs = {}) {
 inline void warning(const Context& c, std::string_view message, Pairs pairs = {}) { write(Level::kWarning, c, message, pairs); }
 inline void error(const Context& c, std::string_view message, Pairs pairs = {}) { write(Level::kError, c, message, pairs); }
 
+// What goes on for long is told when it begins, when it changes, and every half minute, however often it is seen. One a
+// loop; not thread safe.
+class Seldom {
+ public:
+  // Is `what` worth a line now?
+  bool tell(const Context& context, std::string_view what);
+  void forget() { what_.clear(); }
+
+ private:
+  std::string what_;
+  Clock::Monotonic told_at_{};
+};
+
 }  // namespace collage::base::log

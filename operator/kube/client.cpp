@@ -101,7 +101,10 @@ class HttpKubeClient final : public Client {
       absl::StatusOr<std::string> body = transport_->send(context, std::move(call));
       if (!body.ok()) return body.status();
       const auto page = detail::parse_list(*body, on_item);
-      if (!page.ok()) return base::annotate(page.status(), doing);
+      if (!page.ok()) {
+        if (absl::IsUnavailable(page.status())) garbled(context, doing, page.status());
+        return base::annotate(page.status(), doing);
+      }
       if (page->continue_token.empty()) return page->resource_version;
       token = page->continue_token;
     }
@@ -122,7 +125,11 @@ class HttpKubeClient final : public Client {
     detail::LineSplitter lines;
     COLLAGE_RETURN_IF_ERROR(
         transport_->stream(context, std::move(call), options.idle_timeout, [&](std::string_view chunk) {
-          return lines.add(chunk, [&](std::string_view line) { return hand_over(line, on_event); });
+          return lines.add(chunk, [&](std::string_view line) {
+            absl::StatusOr<Json> event = detail::parse_event(line);
+            if (!event.ok()) garbled(context, doing, event.status());
+            return event.ok() ? detail::hand_over(*event, on_event) : event.status();
+          });
         }));
     if (lines.inside_line()) return absl::UnavailableError(doing + ": the stream ended inside an event");
     return absl::OkStatus();
@@ -176,6 +183,8 @@ class HttpKubeClient final : public Client {
     return send(context, std::move(call));
   }
 
+  absl::Status server_health() const override { return transport_->health().status(); }
+
  private:
   absl::StatusOr<Json> send(const base::Context& context, Call call) {
     const std::string doing = call.doing();
@@ -183,29 +192,15 @@ class HttpKubeClient final : public Client {
     if (!body.ok()) return body.status();
     absl::StatusOr<Json> object = base::parse_json(*body);
     // The server had accepted it: like a write whose answer was lost.
-    if (!object.ok())
+    if (!object.ok()) {
+      garbled(context, doing, object.status());
       return absl::UnavailableError(base::cat(doing, ": the answer is ", object.status().message()));
+    }
     return object;
   }
 
-  static absl::Status hand_over(std::string_view line,
-                                const std::function<absl::Status(const WatchEvent&)>& on_event) {
-    absl::StatusOr<Json> event = base::parse_json(line);
-    if (!event.ok()) return absl::UnavailableError(base::cat("an event is ", event.status().message()));
-    const std::string type = base::get_string(*event, "/type");
-    if (base::find(*event, "/object") == nullptr) return absl::UnavailableError("an event without an object");
-    Json& object = (*event)["object"];
-    if (type == "ERROR") {
-      return detail::status_of_object(object, static_cast<int>(base::get_int(object, "/code", 500)));
-    }
-    if (const auto metadata = object.find("metadata"); metadata != object.end() && metadata->is_object()) {
-      metadata->erase("managedFields");
-    }
-    if (type == "ADDED") return on_event({WatchEvent::Type::kAdded, &object});
-    if (type == "MODIFIED") return on_event({WatchEvent::Type::kModified, &object});
-    if (type == "DELETED") return on_event({WatchEvent::Type::kDeleted, &object});
-    if (type == "BOOKMARK") return on_event({WatchEvent::Type::kBookmark, &object});
-    return absl::OkStatus();  // a type of a later version of the protocol
+  void garbled(const base::Context& context, const std::string& doing, const absl::Status& status) {
+    transport_->health().bad(context, detail::Problem::kGarbled, doing, status);
   }
 
   const std::unique_ptr<detail::Transport> transport_;
@@ -217,8 +212,9 @@ absl::StatusOr<std::unique_ptr<Client>> make_client(const ClientConfig& config, 
                                                     const std::string& user_agent) {
   auto http = base::make_http_client(config.server, config.tls);
   if (!http.ok()) return base::annotate(http.status(), "API server " + config.server);
-  auto transport = std::make_unique<detail::Transport>(
-      std::move(*http), detail::TokenSource(config.token, config.token_file), fence, user_agent);
+  auto transport = std::make_unique<detail::Transport>(std::move(*http), config.server,
+                                                       detail::TokenSource(config.token, config.token_file),
+                                                       fence, user_agent);
   return std::make_unique<HttpKubeClient>(std::move(transport));
 }
 

@@ -90,6 +90,9 @@ class Client {
                               const Preconditions& preconditions) = 0;
   // {"major":"1","minor":"35","gitVersion":...}
   virtual absl::StatusOr<base::Json> version(const base::Context& context) = 0;
+  // How the server answered the last call: OK, or UNAVAILABLE with its address and what is wrong. Calls
+  // nobody.
+  virtual absl::Status server_health() const = 0;
 };
 
 struct ClientConfig;  // config.h

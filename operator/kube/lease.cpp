@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <mutex>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <thread>
 
 #include "base/log.h"
 #include "base/metrics.h"
 #include "base/retry.h"
 #include "base/status.h"
+#include "base/strings.h"
 #include "operator/kube/lease_view.h"
 
 namespace collage::kube {
@@ -18,6 +20,8 @@ using std::chrono::milliseconds;
 using std::chrono::nanoseconds;
 
 constexpr milliseconds kShortPause{1000};
+// A process that lost the lease ends itself; an orderly end takes up to 25 s.
+constexpr std::chrono::seconds kTimeToEnd{30};
 
 const base::Gauge& leader() {
   static const base::Gauge gauge("collage_leader", "1 while this process holds the lease.", {"lease"});
@@ -40,7 +44,8 @@ struct Lease::State {
       : client(client_),
         options(std::move(options_)),
         clock(clock_),
-        view(options.identity, options.duration, std::min(options.renew_deadline, options.duration)) {}
+        view(options.identity, options.duration, std::min(options.renew_deadline, options.duration)),
+        patience(shortest_patience()) {}
 
   nanoseconds wait() const {
     std::lock_guard lock(mutex);
@@ -59,12 +64,31 @@ struct Lease::State {
     return view.observed_as_holder();
   }
   // Short enough that a dead connection leaves time for another try before the fence.
-  base::Context one_try(const base::Context& context) const {
-    return context.with_timeout(std::max<milliseconds>(options.renew_deadline / 4, milliseconds(100)));
+  nanoseconds shortest_patience() const {
+    return std::max<milliseconds>(options.renew_deadline / 4, milliseconds(100));
+  }
+  // One call. A server that was too slow for it is given longer the next time, up to half of what a renewal
+  // has: one that answers at all, however late, keeps its leader.
+  template <typename Call>
+  auto one_try(const base::Context& context, const Call& call) {
+    const auto began = clock.now();
+    const nanoseconds given = patience;
+    auto answer = call(context.with_timeout(given));
+    const bool too_slow = !answer.ok() && absl::IsDeadlineExceeded(answer.status()) && !context.stopped();
+    if (too_slow)
+      patience = std::max<nanoseconds>(given, std::min<nanoseconds>(2 * given, options.renew_deadline / 2));
+    if (answer.ok() && clock.now() - began < shortest_patience() / 2) patience = shortest_patience();
+    return answer;
+  }
+  // When to renew next. Earlier while the server is slow, so that two tries fit in before the fence.
+  base::Clock::Monotonic renew_after(base::Clock::Monotonic began) const {
+    return began +
+           std::clamp<nanoseconds>(options.renew_deadline - 2 * patience, milliseconds(0), options.retry);
   }
 
   absl::Status look(const base::Context& context) {
-    const auto lease = client.get(one_try(context), kLeases, options.key);
+    const auto lease = one_try(
+        context, [&](const base::Context& bounded) { return client.get(bounded, kLeases, options.key); });
     if (absl::IsNotFound(lease.status())) {
       observe(nullptr);
       return absl::OkStatus();
@@ -84,12 +108,14 @@ struct Lease::State {
       exists = !view.resource_version().empty();
     }
     const nanoseconds sent = clock.boot_time();
-    const base::Context bounded = one_try(context);
-    const auto answer = exists ? client.replace(bounded, kLeases, options.key, lease)
-                               : client.create(bounded, kLeases, options.key.name_space, lease);
+    const auto answer = one_try(context, [&](const base::Context& bounded) {
+      return exists ? client.replace(bounded, kLeases, options.key, lease)
+                    : client.create(bounded, kLeases, options.key.name_space, lease);
+    });
     if (!answer.ok()) return answer.status();
     std::lock_guard lock(mutex);
     view.held(*answer, sent);
+    should_have_ended = sent + options.renew_deadline + kTimeToEnd;
     return absl::OkStatus();
   }
 
@@ -136,12 +162,16 @@ struct Lease::State {
       std::lock_guard lock(mutex);
       lease = view.give_up(clock.wall());
     }
-    return client.replace(one_try(context), kLeases, options.key, lease).status();
+    const auto answer = one_try(context, [&](const base::Context& bounded) {
+      return client.replace(bounded, kLeases, options.key, lease);
+    });
+    return answer.status();
   }
 
   // Renews until the stop, or until the lease is lost (false).
   bool renew_until_stop(const base::Context& context) {
-    auto next = clock.now() + options.retry;
+    base::log::Seldom seldom;
+    auto next = renew_after(clock.now());
     while (clock.sleep_until(context.stop(), next)) {
       const auto began = clock.now();
       const auto holds = holds_for();
@@ -149,12 +179,14 @@ struct Lease::State {
       const absl::Status status = renew(context.with_timeout(*holds));
       if (context.stopped()) return true;
       if (status.ok()) {
-        next = began + options.retry;
+        next = renew_after(began);
         continue;
       }
       if (absl::IsAborted(status) && !observed_as_holder()) return false;
-      base::log::warning(context, "lease not renewed",
-                         {{"lease", options.key.to_string()}, {"error", status}});
+      if (seldom.tell(context, base::to_string(status))) {
+        base::log::warning(context, "lease not renewed, trying again",
+                           {{"lease", options.key.to_string()}, {"error", status}});
+      }
       next = clock.now() + std::min<nanoseconds>(jittered(std::min(options.retry, kShortPause)), *holds);
     }
     return true;
@@ -165,6 +197,8 @@ struct Lease::State {
   const base::Clock& clock;
   mutable std::mutex mutex;
   detail::LeaseView view;
+  std::optional<nanoseconds> should_have_ended;  // boot time; none while nothing is held, or after a release
+  nanoseconds patience;                          // of one call; used by one thread after the other
   std::jthread keeper;
 };
 
@@ -177,6 +211,7 @@ absl::Status Lease::acquire(const base::Context& context) {
   State& state = *state_;
   base::Backoff backoff(std::min(state.options.retry, kShortPause), state.options.retry);
   std::string waiting_for;
+  base::log::Seldom seldom;
   while (true) {
     COLLAGE_RETURN_IF_ERROR(context.status());
     absl::Status status = state.look(context);
@@ -200,8 +235,10 @@ absl::Status Lease::acquire(const base::Context& context) {
     if (!context.status().ok()) return context.status();
     // Another was faster: look again at once. Anything else is worth a line and a pause.
     if (absl::IsAborted(status) || absl::IsAlreadyExists(status)) continue;
-    base::log::warning(context, "lease not acquired",
-                       {{"lease", state.options.key.to_string()}, {"error", status}});
+    if (seldom.tell(context, base::to_string(status))) {
+      base::log::warning(context, "lease not acquired, trying again",
+                         {{"lease", state.options.key.to_string()}, {"error", status}});
+    }
     (void)context.sleep_for(backoff.next());
   }
 }
@@ -232,6 +269,7 @@ void Lease::release(const base::Context& context) {
     if (!state.view.holds_for(state.clock.boot_time()).ok()) return;
     // Before the others hear of it: from here on the fence lets nothing through.
     state.view.lost();
+    state.should_have_ended.reset();
   }
   leader().set(0, {state.options.key.name});
   absl::Status status = state.give_up(context);
@@ -248,6 +286,15 @@ void Lease::release(const base::Context& context) {
   // It runs out by itself.
   base::log::warning(context, "lease not released",
                      {{"lease", state.options.key.to_string()}, {"error", status}});
+}
+
+absl::Status Lease::healthy() const {
+  const State& state = *state_;
+  std::lock_guard lock(state.mutex);
+  if (!state.should_have_ended || state.clock.boot_time() < *state.should_have_ended) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      base::cat("the lease ", state.options.key.to_string(),
+                " ran out long ago and this process has not ended: it should be restarted"));
 }
 
 absl::StatusOr<nanoseconds> Lease::holds_for() const {

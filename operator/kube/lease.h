@@ -35,6 +35,9 @@ class Lease final : public Fence {
   void release(const base::Context& context);
 
   absl::StatusOr<std::chrono::nanoseconds> holds_for() const override;
+  // For a liveness probe: not OK once the lease ran out without a release and the process, which should have
+  // ended then, is still there half a minute later. OK for who waits for the lease.
+  absl::Status healthy() const;
 
  private:
   struct State;

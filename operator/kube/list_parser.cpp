@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/strings.h"
+#include "operator/kube/answer.h"
 
 namespace collage::kube::detail {
 namespace {
@@ -83,6 +84,30 @@ absl::Status LineSplitter::add(std::string_view chunk,
     if (line.empty()) continue;
     if (absl::Status status = on_line(line); !status.ok()) return status;
   }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Json> parse_event(std::string_view line) {
+  absl::StatusOr<Json> event = base::parse_json(line);
+  if (!event.ok()) return absl::UnavailableError(base::cat("an event is ", event.status().message()));
+  const Json* object = base::find(*event, "/object");
+  if (object == nullptr || !object->is_object()) return absl::UnavailableError("an event without an object");
+  return event;
+}
+
+absl::Status hand_over(Json& event, const std::function<absl::Status(const WatchEvent&)>& on_event) {
+  const std::string type = base::get_string(event, "/type");
+  Json& object = event["object"];
+  if (type == "ERROR") {
+    return status_of_object(object, static_cast<int>(base::get_int(object, "/code", 500)));
+  }
+  if (const auto metadata = object.find("metadata"); metadata != object.end() && metadata->is_object()) {
+    metadata->erase("managedFields");
+  }
+  if (type == "ADDED") return on_event({WatchEvent::Type::kAdded, &object});
+  if (type == "MODIFIED") return on_event({WatchEvent::Type::kModified, &object});
+  if (type == "DELETED") return on_event({WatchEvent::Type::kDeleted, &object});
+  if (type == "BOOKMARK") return on_event({WatchEvent::Type::kBookmark, &object});
   return absl::OkStatus();
 }
 

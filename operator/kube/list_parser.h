@@ -6,8 +6,10 @@
 
 #include "absl/status/statusor.h"
 #include "base/json.h"
+#include "operator/kube/client.h"
 
-// The two shapes in which the API server sends many objects. Inside operator/kube only.
+// The two shapes in which the API server sends many objects: the pages of a list, and the lines of a watch.
+// Whatever the bytes are, the answer is a status. Inside operator/kube only.
 namespace collage::kube::detail {
 
 struct ListPage {
@@ -32,5 +34,12 @@ class LineSplitter {
  private:
   std::string partial_;
 };
+
+// A line of a watch, {"type":"ADDED","object":{...}}. UNAVAILABLE when it is none: the stream is of no more
+// use.
+absl::StatusOr<base::Json> parse_event(std::string_view line);
+// Hands over what it tells, without metadata.managedFields. The code of an ERROR event, the callback's error,
+// or OK; a type of a later version of the protocol is passed over.
+absl::Status hand_over(base::Json& event, const std::function<absl::Status(const WatchEvent&)>& on_event);
 
 }  // namespace collage::kube::detail

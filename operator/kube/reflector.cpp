@@ -96,7 +96,10 @@ class Reflector {
                                               [this](const WatchEvent& event) { return handle(event); });
     if (!context_.status().ok()) return State::kWatching;  // run() ends
     metrics().watches.add({resource_.plural, absl::StatusCodeToString(status.code())});
-    if (received_) backoff_.reset();
+    if (received_) {
+      backoff_.reset();
+      seldom_.forget();
+    }
     refusals_ = !received_ && detail::http_status_of(status) >= 500 ? refusals_ + 1 : 0;
     switch (status.code()) {
       case absl::StatusCode::kOk:
@@ -106,7 +109,9 @@ class Reflector {
       case absl::StatusCode::kDeadlineExceeded:
         // Silent for too long: perhaps the connection is dead and nobody told us. Nothing is lost by
         // resuming.
-        base::log::info(context_, "watch was silent, resuming", {{"resource_version", version_}});
+        base::log::warning(context_, "watch was silent for too long, resuming",
+                           {{"silent_seconds", std::chrono::duration<double>(options_.idle_timeout).count()},
+                            {"resource_version", version_}});
         if (context_.clock().now() - began < kShortWatch) pause("watch was silent", status);
         return State::kWatching;
       case absl::StatusCode::kUnavailable:
@@ -155,7 +160,10 @@ class Reflector {
     if (!context_.status().ok()) return;
     const auto delay = backoff_.next();
     // One break is the daily life of a watch; what goes on is a warning.
-    const auto level = backoff_.failures() > 1 ? base::log::Level::kWarning : base::log::Level::kInfo;
+    const bool tell = seldom_.tell(context_, base::cat(what, absl::StatusCodeToString(status.code())));
+    const auto level = !tell                     ? base::log::Level::kDebug
+                       : backoff_.failures() > 1 ? base::log::Level::kWarning
+                                                 : base::log::Level::kInfo;
     base::log::write(level, context_, what, {{"error", status}, {"retry_ms", delay.count()}});
     (void)context_.sleep_for(delay);
   }
@@ -166,6 +174,7 @@ class Reflector {
   ReflectorOptions options_;
   ReflectorSink& sink_;
   base::Backoff backoff_;
+  base::log::Seldom seldom_;
   int refusals_ = 0;       // in a row
   std::string version_;    // where the watch resumes
   bool received_ = false;  // anything, by the present watch

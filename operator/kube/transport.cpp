@@ -55,13 +55,36 @@ std::string Call::doing() const {
   return name.empty() ? base::cat(verb, " ", resource) : base::cat(verb, " ", resource, " ", name);
 }
 
-Transport::Transport(std::unique_ptr<base::HttpClient> http, TokenSource token, const Fence* fence,
-                     std::string user_agent)
+Transport::Transport(std::unique_ptr<base::HttpClient> http, std::string server, TokenSource token,
+                     const Fence* fence, std::string user_agent)
     : http_(std::move(http)),
       token_(std::move(token)),
       fence_(fence),
       user_agent_(std::move(user_agent)),
+      health_(std::move(server)),
       slots_(kAtOnce) {}
+
+// http_status 0: there was no answer. What says nothing of the server (a caller that gave up, the fence) is
+// not noted.
+void Transport::note(const base::Context& context, const Call& call, int http_status,
+                     const absl::Status& status) {
+  std::optional<Problem> problem;
+  if (http_status == 401) problem = Problem::kUntrusted;
+  if (http_status == 429) problem = Problem::kOverloaded;
+  if (http_status >= 500 && http_status != 501) problem = Problem::kFailing;
+  if (http_status == 0) {
+    if (absl::IsUnavailable(status)) problem = Problem::kUnreachable;
+    if (absl::IsUnauthenticated(status)) problem = Problem::kUntrusted;
+    const bool sent = base::sent_of(status) != base::Sent::kNotSent;
+    if (absl::IsDeadlineExceeded(status) && sent) problem = Problem::kSilent;
+    if (!problem) return;
+  }
+  if (problem) {
+    health_.bad(context, *problem, call.doing(), status);
+  } else {
+    health_.good(context);
+  }
+}
 
 void Transport::prepare(Call& call) {
   call.request.headers["user-agent"] = user_agent_;
@@ -100,6 +123,9 @@ absl::StatusOr<std::string> Transport::send(const base::Context& caller, Call ca
     auto response = send_once(context, call);
     if (!response.ok()) {
       const absl::Status& failure = response.status();
+      // An idle connection that the server closed just now is daily life.
+      const bool first = base::sent_of(failure) == base::Sent::kNotSent && budget.not_sent == 0;
+      if (!first || !absl::IsUnavailable(failure)) note(context, call, 0, failure);
       if (base::sent_of(failure) == base::Sent::kNotSent &&
           failure.code() == absl::StatusCode::kUnavailable && ++budget.not_sent <= kMaxNotSent) {
         // The first time it is nearly always an idle connection that the server closed just now.
@@ -111,11 +137,12 @@ absl::StatusOr<std::string> Transport::send(const base::Context& caller, Call ca
       return base::annotate(failure, call.doing());
     }
     absl::Status status = status_of(response->status, response->body);
-    if (status.ok()) return std::move(response->body);
     if (response->status == 401 && !budget.token_renewed) {
       budget.token_renewed = true;
       if (token_.reload()) continue;
     }
+    note(context, call, response->status, status);
+    if (status.ok()) return std::move(response->body);
     const auto told = retry_after(*response);
     if ((response->status == 429 || (response->status == 503 && told)) && ++budget.waits <= kMaxWaits) {
       if (wait_as_told(context, told.value_or(std::chrono::seconds(1)))) continue;
@@ -138,6 +165,7 @@ absl::Status Transport::stream(const base::Context& context, Call call, std::chr
         context, call.request, idle,
         [&](const base::HttpResponse& response) {
           head = response;
+          if (head.status < 300) health_.good(context);
           return absl::OkStatus();
         },
         [&](std::string_view chunk) {
@@ -145,17 +173,23 @@ absl::Status Transport::stream(const base::Context& context, Call call, std::chr
           error_body.append(chunk.substr(0, kMaxErrorBody - std::min(kMaxErrorBody, error_body.size())));
           return absl::OkStatus();
         });
-    if (head.status < 300) return base::annotate(failure, call.doing());
+    if (head.status < 300) {
+      // Once the stream runs, its end or its silence is for the reader to judge.
+      if (head.status == 0) note(context, call, 0, failure);
+      return base::annotate(failure, call.doing());
+    }
     if (head.status == 401 && !budget.token_renewed) {
       budget.token_renewed = true;
       if (token_.reload()) continue;
     }
+    const absl::Status refusal = status_of(head.status, error_body);
+    note(context, call, head.status, refusal);
     const auto told = retry_after(head);
     if (told && (head.status == 429 || head.status == 503) && ++budget.waits <= kMaxWaits &&
         wait_as_told(context, *told)) {
       continue;
     }
-    return base::annotate(status_of(head.status, error_body), call.doing());
+    return base::annotate(refusal, call.doing());
   }
 }
 

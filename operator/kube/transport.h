@@ -9,6 +9,7 @@
 #include "base/context.h"
 #include "base/http_client.h"
 #include "operator/kube/client.h"
+#include "operator/kube/server_health.h"
 #include "operator/kube/slots.h"
 #include "operator/kube/token.h"
 
@@ -39,7 +40,7 @@ class Transport {
  public:
   static constexpr int kAtOnce = 32;
 
-  Transport(std::unique_ptr<base::HttpClient> http, TokenSource token, const Fence* fence,
+  Transport(std::unique_ptr<base::HttpClient> http, std::string server, TokenSource token, const Fence* fence,
             std::string user_agent);
 
   // The body of a 2xx answer.
@@ -48,15 +49,19 @@ class Transport {
   // 401 and the waits that the server asks for.
   absl::Status stream(const base::Context& context, Call call, std::chrono::milliseconds idle,
                       const std::function<absl::Status(std::string_view)>& on_chunk);
+  // Noted by every call; what only the reader of an answer can know is noted by that one.
+  ServerHealth& health() { return health_; }
 
  private:
   absl::StatusOr<base::HttpResponse> send_once(const base::Context& context, const Call& call);
   void prepare(Call& call);
+  void note(const base::Context& context, const Call& call, int http_status, const absl::Status& status);
 
   const std::unique_ptr<base::HttpClient> http_;
   TokenSource token_;
   const Fence* const fence_;
   const std::string user_agent_;
+  ServerHealth health_;
   Slots slots_;
 };
 

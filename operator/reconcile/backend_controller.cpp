@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/status.h"
 #include "drivers/codec.h"
+#include "operator/engine/fenced_driver.h"
 #include "operator/engine/names.h"
 #include "operator/reconcile/csi_driver.h"
 #include "operator/reconcile/storage_classes.h"
@@ -201,6 +202,7 @@ absl::Status BackendController::prepare(const base::Context& context, const kube
     } else {
       memory.driver = engine::make_node_proxy(kind, spec->name, nodes_);
     }
+    memory.driver = engine::make_fenced_driver(std::move(memory.driver), world_.leads);
     memory.probe = absl::UnavailableError("not probed yet");
     memory.probed_at = {};
   }

@@ -22,19 +22,19 @@ std::string backend_of(const std::vector<drivers::Kind>& kinds, const kube::Volu
 }  // namespace
 
 World::World(kube::Client& client, kube::EventRecorder& events, const std::vector<drivers::Kind>& kinds,
-             std::string name_space)
+             std::string name_space, const kube::ReflectorOptions& watching)
     : client(client),
       events(events),
       kinds(kinds),
       name_space(std::move(name_space)),
-      claims(client),
-      volumes(client),
-      attachments(client),
-      classes(client),
-      csi_nodes(client),
-      nodes(client),
-      backend_objects(client),
-      storage_nodes(client) {
+      claims(client, watching),
+      volumes(client, watching),
+      attachments(client, watching),
+      classes(client, watching),
+      csi_nodes(client, watching),
+      nodes(client, watching),
+      backend_objects(client, watching),
+      storage_nodes(client, watching) {
   volumes.add_index(kByClaimUid,
                     [](const kube::Volume& volume) { return std::vector<std::string>{volume.claim_uid}; });
   volumes.add_index(kByBackend, [this](const kube::Volume& volume) {

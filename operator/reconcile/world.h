@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -19,7 +20,7 @@ namespace collage::reconcile {
 // controllers have put in their handlers.
 struct World {
   World(kube::Client& client, kube::EventRecorder& events, const std::vector<drivers::Kind>& kinds,
-        std::string name_space);
+        std::string name_space, const kube::ReflectorOptions& watching = {});
 
   // Starts all informers and waits until each has its first whole list. Nothing is deleted before that.
   void start(const base::Context& context);
@@ -34,6 +35,9 @@ struct World {
   const std::vector<drivers::Kind>& kinds;
   const std::string name_space;  // the operator's own
   std::string cluster_id;        // set before the controllers start
+  // OK while this process may act; CANCELLED with the reason otherwise. Asked before every call of a driver:
+  // writes to the API server have the client's own fence. Set before the controllers start.
+  std::function<absl::Status()> leads = [] { return absl::OkStatus(); };
 
   engine::Backends backends;
   engine::Usage usage;  // of volumes that exist: kept by a handler of `volumes`

@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/retry.h"
+#include "base/status.h"
 
 namespace collage::roles {
 
@@ -48,8 +49,7 @@ absl::Status begin(const CommonOptions& options) {
 absl::Status wait_for_api_server(const base::Context& context, kube::Client& client,
                                  const std::string& server) {
   base::Backoff backoff(std::chrono::milliseconds(200), std::chrono::seconds(5));
-  std::string last_reason;
-  auto last_told = base::Clock::Monotonic::min();
+  log::Seldom seldom;
   while (context.status().ok()) {
     auto version = client.version(context.with_timeout(std::chrono::seconds(10)));
     if (version.ok()) {
@@ -57,13 +57,9 @@ absl::Status wait_for_api_server(const base::Context& context, kube::Client& cli
                 {{"server", server}, {"version", base::get_string(*version, "/gitVersion")}});
       return absl::OkStatus();
     }
-    const std::string reason(version.status().message());
-    const auto now = context.clock().now();
-    if (reason != last_reason || now > last_told + std::chrono::seconds(30)) {
+    if (seldom.tell(context, base::to_string(version.status()))) {
       log::warning(context, "the API server cannot be reached yet, trying again",
                    {{"server", server}, {"error", version.status()}});
-      last_reason = reason;
-      last_told = now;
     }
     (void)context.sleep_for(backoff.next());
   }

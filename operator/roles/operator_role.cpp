@@ -118,6 +118,11 @@ int run(const Options& options) {
 
   kube::EventRecorder events(**client, "collage-operator", options.pod_name);
   reconcile::World world(**client, events, drivers::kinds(), name_space);
+  world.leads = [&lease] {
+    const absl::Status fence = lease.holds_for().status();
+    return fence.ok() ? fence
+                      : absl::CancelledError(absl::StrCat("this process leads no more: ", fence.message()));
+  };
   Controllers controllers(world, **client);
 
   base::HttpServer server;
@@ -125,6 +130,8 @@ int run(const Options& options) {
     return context.stopped() ? absl::UnavailableError("stopping")
                              : world.wait_synced(context.with_timeout(std::chrono::nanoseconds(0)));
   });
+  server.add_readiness_check("API server", [&] { return (*client)->server_health(); });
+  server.add_health_check("leader election", [&] { return lease.healthy(); });
   auto port = server.listen(options.listen);
   if (!port.ok()) return fail(context, "--listen cannot be used", port.status());
   log::info(context, "collage operator", {{"version", kVersion}, {"identity", identity}, {"port", *port}});

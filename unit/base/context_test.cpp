@@ -88,5 +88,18 @@ TEST(Context, SleepEndsWithTheTimeTheDeadlineOrTheStop) {
   }
 }
 
+TEST(Context, AGuardEndsItAsSoonAsItSaysSo) {
+  absl::Status outer, inner;
+  const Context context = Context().with_guard([&] { return outer; }).with_guard([&] { return inner; });
+  EXPECT_TRUE(context.status().ok());
+  inner = absl::CancelledError("inner");
+  EXPECT_EQ(context.with_timeout(1h).status().message(), "inner");
+  outer = absl::CancelledError("outer");
+  EXPECT_EQ(context.with_field("a", "b").status().message(), "outer");
+  std::stop_source stop;
+  stop.request_stop();
+  EXPECT_EQ(context.with_stop(stop.get_token()).status().message(), "stopped");
+}
+
 }  // namespace
 }  // namespace collage::base

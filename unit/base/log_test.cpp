@@ -105,5 +105,21 @@ TEST_F(Log, AFieldOfTheCallReplacesTheContexts) {
   EXPECT_THAT(lines, ElementsAre("2026-01-01T00:00:00Z INFO  x volume=new"));
 }
 
+TEST(Seldom, TellsTheFirstTheChangesAndEveryHalfMinute) {
+  testing::FakeClock clock;
+  const Context context({}, clock);
+  Seldom seldom;
+  EXPECT_TRUE(seldom.tell(context, "down"));
+  clock.advance(std::chrono::seconds(29));
+  EXPECT_FALSE(seldom.tell(context, "down"));
+  EXPECT_TRUE(seldom.tell(context, "slow"));
+  EXPECT_TRUE(seldom.tell(context, "down"));
+  EXPECT_FALSE(seldom.tell(context, "down"));
+  clock.advance(std::chrono::seconds(30));
+  EXPECT_TRUE(seldom.tell(context, "down"));
+  seldom.forget();
+  EXPECT_TRUE(seldom.tell(context, "down"));
+}
+
 }  // namespace
 }  // namespace collage::base::log

@@ -254,5 +254,45 @@ TEST_F(LeaseTest, AcquireOutlivesAServerThatIsAway) {
   EXPECT_TRUE(lease_a.acquire(base::Context().with_timeout(seconds(20))).ok());
 }
 
+// Every answer comes later than the first patience of a call: the leader stays the leader.
+TEST_F(LeaseTest, AServerThatIsSlowKeepsItsLeader) {
+  LeaseOptions quick = options("a");
+  quick.duration = milliseconds(3000);
+  quick.renew_deadline = milliseconds(2000);
+  quick.retry = milliseconds(1000);
+  server_.on_request([](const testing::ApiRequest&) { return Fault::wait(milliseconds(700)); });
+  Lease lease_a(*client_, quick);  // gives a call 500 ms at first
+  ASSERT_TRUE(lease_a.acquire(base::Context(stop_.get_token()).with_timeout(seconds(20))).ok());
+  Flag lost;
+  lease_a.keep(base::Context(stop_.get_token()), [&] { lost.raise(); });
+  ASSERT_TRUE(server_.wait_until([&] { return server_.count("update", "leases") >= 3; }));
+  EXPECT_EQ(lost.count(), 0);
+  EXPECT_EQ(holder(), "a");
+  stop_.request_stop();
+}
+
+TEST_F(LeaseTest, IsUnhealthyWhenItRanOutAndTheProcessIsStillThere) {
+  Lease lease_a(*client_, options("a"), clock_);
+  EXPECT_TRUE(lease_a.healthy().ok()) << "who waits for the lease is well";
+  ASSERT_TRUE(lease_a.acquire(context(clock_)).ok());
+  Flag lost;
+  lease_a.keep(context(clock_), [&] { lost.raise(); });
+  ASSERT_TRUE(clock_.wait_for_sleepers(1));
+  clock_.suspend(seconds(30));
+  EXPECT_TRUE(lease_a.healthy().ok()) << "it has its time to end";
+  clock_.advance(seconds(10));
+  ASSERT_TRUE(lost.wait());
+  EXPECT_EQ(lease_a.healthy().code(), absl::StatusCode::kFailedPrecondition) << "lost or not";
+  EXPECT_THAT(lease_a.healthy().message(), ::testing::HasSubstr("collage/operator"));
+}
+
+TEST_F(LeaseTest, IsHealthyAfterARelease) {
+  Lease lease_a(*client_, options("a"), clock_);
+  ASSERT_TRUE(lease_a.acquire(context(clock_)).ok());
+  lease_a.release(base::Context());
+  clock_.advance(std::chrono::hours(1));
+  EXPECT_TRUE(lease_a.healthy().ok());
+}
+
 }  // namespace
 }  // namespace collage::kube

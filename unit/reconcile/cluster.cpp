@@ -82,14 +82,14 @@ void Cluster::play_binder() {
 Cluster::Operator::Operator(Cluster& cluster)
     : alive(cluster),
       client(cluster.api.client(&alive)),
-      events(*client, "collage-operator", "collage-0"),
+      events(*client, "collage-operator", "collage-0", *cluster.options.clock),
       intent_store(*client, "collage"),
-      world(*client, events, cluster.kinds, "collage"),
+      world(*client, events, cluster.kinds, "collage", cluster.options.watching),
       nodes(std::nullopt),
       provisioner(world, cluster.options.provision),
       reclaimer(world, cluster.options.reclaim),
       attacher(world, cluster.options.attach),
-      intents(std::make_shared<engine::Intents>(intent_store, "fast")) {
+      intents(std::make_shared<engine::Intents>(intent_store, "fast", *cluster.options.clock)) {
   world.cluster_id = "cluster-1";
   if (cluster.options.through_nodes) nodes.emplace(world);
 }
@@ -110,7 +110,7 @@ void Cluster::start() {
     const std::unique_lock nobody_uses_it(living_);
     op = std::move(life);
   }
-  const base::Context context(op->stop.get_token());
+  const base::Context context(op->stop.get_token(), *options.clock);
   op->world.start(context);
   ASSERT_TRUE(op->world.wait_synced(context.with_timeout(std::chrono::seconds(20))).ok());
   if (op->nodes) op->nodes->start(context);

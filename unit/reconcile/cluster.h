@@ -41,6 +41,8 @@ class Cluster {
     bool protects = false;  // and its protection finalizer on PersistentVolumes
     bool through_nodes =
         false;  // the operator calls the driver through StorageNodes, whose agents the test plays
+    kube::ReflectorOptions watching;
+    const base::Clock* clock = &base::Clock::real();
   };
 
   Cluster() : Cluster(Options()) {}

@@ -126,6 +126,7 @@ void FakeApiServer::State::dispatch(const ApiRequest& request, const FakeStore::
     case Fault::Kind::kNone:
     case Fault::Kind::kDropAfter:
     case Fault::Kind::kHalfBody:
+    case Fault::Kind::kHalfJson:
       break;
   }
   if (request.verb == "watch") return watch(request, kind, fault, exchange);
@@ -134,6 +135,10 @@ void FakeApiServer::State::dispatch(const ApiRequest& request, const FakeStore::
   if (fault.kind == Fault::Kind::kDropAfter) return exchange.drop();
   if (fault.kind == Fault::Kind::kHalfBody)
     return exchange.answer_half(with.status, kJsonType, base::dump_json(with.body));
+  if (fault.kind == Fault::Kind::kHalfJson) {
+    const std::string whole = base::dump_json(with.body);
+    return exchange.answer(with.status, kJsonType, whole.substr(0, whole.size() / 2));
+  }
   answer(exchange, with);
 }
 

@@ -88,6 +88,10 @@ void FakeApiServer::silence_watches(bool silent) {
   state_->store.wake();
 }
 
+void FakeApiServer::stall_watches() {
+  ++state_->stall_epoch;
+}
+
 void FakeApiServer::send_bookmarks() {
   ++state_->bookmark_epoch;
   state_->store.wake();

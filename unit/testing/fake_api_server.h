@@ -36,6 +36,7 @@ struct Fault {
     kDropAfter,   // it is done, then the connection is closed without an answer
     kHalfBody,    // it is done; half the answer (or half the first event of a watch), then the connection is
                   // closed
+    kHalfJson,    // it is done; a whole answer (a whole line of a watch) whose JSON breaks off in the middle
   };
   Kind kind = Kind::kNone;
   int status = 0;
@@ -52,6 +53,7 @@ struct Fault {
     return {.kind = Kind::kDropAfter, .done = std::move(done)};
   }
   static Fault half_body() { return {Kind::kHalfBody}; }
+  static Fault half_json() { return {Kind::kHalfJson}; }
   static Fault wait(std::chrono::milliseconds delay) { return {.kind = Kind::kNone, .delay = delay}; }
 };
 
@@ -84,6 +86,8 @@ class FakeApiServer {
   void break_watches();
   // Watches neither tell anything nor end, until this is taken back; then they go on where they were.
   void silence_watches(bool silent);
+  // Those that run now tell nothing any more and never end, as behind a dead connection; later ones are well.
+  void stall_watches();
   void send_bookmarks();                                    // to all watches, once
   void bookmark_every(std::chrono::milliseconds interval);  // 60 s at first
   void compact();                                           // older resourceVersions get 410

@@ -49,6 +49,7 @@ struct FakeApiServer::State {
 
   std::atomic<uint64_t> end_epoch = 0;       // raised to end the watches that run now
   std::atomic<uint64_t> break_epoch = 0;     // to break them
+  std::atomic<uint64_t> stall_epoch = 0;     // to silence them for ever
   std::atomic<uint64_t> bookmark_epoch = 0;  // to have a bookmark sent
   std::atomic<bool> silent = false;
   std::atomic<int64_t> bookmark_ms = 60000;

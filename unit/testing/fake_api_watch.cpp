@@ -32,12 +32,16 @@ bool selected(const ApiRequest& request, const FakeStore::Object& object) {
 
 struct FakeApiServer::State::Watching {
   Exchange& exchange;
-  bool half;              // the first event is cut in half
+  Fault::Kind fault;      // kHalfBody, kHalfJson: the first event is cut in half
   uint64_t revision = 0;  // everything up to here was sent
 
   bool send(const char* type, const Json& object) {
     const std::string line = base::dump_json({{"type", type}, {"object", object}}) + "\n";
-    if (!half) return exchange.write(line);
+    if (fault == Fault::Kind::kHalfJson) {
+      fault = Fault::Kind::kNone;
+      return exchange.write(line.substr(0, line.size() / 2) + "\n");
+    }
+    if (fault != Fault::Kind::kHalfBody) return exchange.write(line);
     exchange.write(line.substr(0, line.size() / 2));
     exchange.drop();
     return false;
@@ -84,7 +88,7 @@ bool FakeApiServer::State::send_changes(Watching& watching, const ApiRequest& re
 
 void FakeApiServer::State::watch(const ApiRequest& request, const FakeStore::Kind& kind, const Fault& fault,
                                  Exchange& exchange) {
-  const uint64_t end_at = end_epoch, break_at = break_epoch;
+  const uint64_t end_at = end_epoch, break_at = break_epoch, stall_at = stall_epoch;
   uint64_t bookmark_at = bookmark_epoch;
   {
     std::lock_guard lock(mutex);
@@ -94,7 +98,7 @@ void FakeApiServer::State::watch(const ApiRequest& request, const FakeStore::Kin
     std::lock_guard lock(mutex);
     --watches[kind.plural];
   });
-  Watching watching{exchange, fault.kind == Fault::Kind::kHalfBody};
+  Watching watching{exchange, fault.kind};
   const std::string from = parameter(request, "resourceVersion");
   const bool from_now = from.empty() || from == "0";
   if (!from_now && !absl::SimpleAtoi(from, &watching.revision)) {
@@ -115,7 +119,7 @@ void FakeApiServer::State::watch(const ApiRequest& request, const FakeStore::Kin
          !exchange.peer_gone()) {
     if (break_epoch != break_at) return exchange.drop();
     const uint64_t seen = store.revision();
-    if (!silent) {
+    if (!silent && stall_epoch == stall_at) {
       if (!send_changes(watching, request, kind)) break;
       const bool due = Clock::now() - last_bookmark >= std::chrono::milliseconds(bookmark_ms) ||
                        bookmark_epoch != bookmark_at;
