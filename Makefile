@@ -38,6 +38,9 @@ configure:
 	@mkdir -p build
 	@cmake --preset $(PRESET) > build/configure-$(PRESET).log 2>&1 || { cat build/configure-$(PRESET).log; exit 1; }
 
+cuts: ## every cut of the wire at every write of the operator, on a real two-node Kubernetes (make test makes a quarter)
+	@e2e/setup/test.sh cuts
+
 bench: ## measure Collage beside the floor on one API server; writes build/bench/results.json and .svg
 	@e2e/bench/run.sh
 
@@ -57,6 +60,12 @@ asan-e2e: ## the tests on a real cluster, with programs built with AddressSaniti
 tsan-e2e: ## the tests on a real cluster, with programs built with ThreadSanitizer
 	@PRESET=tsan e2e/setup/test.sh e2e
 
+fuzz: ## run each fuzzer for FUZZ_SECONDS (60) and say what it found
+	@e2e/setup/packages.sh build fuzz
+	@$(MAKE) --no-print-directory configure PRESET=fuzz
+	@cmake --build build/fuzz -j $(JOBS) --target fuzzers
+	@e2e/setup/fuzz.sh
+
 lint: ## clang-format, clang-tidy, gofmt, go vet, helm lint
 	@e2e/setup/lint.sh
 
@@ -74,4 +83,4 @@ clean: ## remove everything that was built (a running quickstart cluster first)
 	@if [ -x $(BIN)/cluster ]; then $(MAKE) --no-print-directory quickstart-down KEEP=packages; fi
 	@find build -mindepth 1 ! -path build/e2e ! -path build/e2e/installed-packages -delete
 
-.PHONY: help quickstart quickstart-down test unit e2e build configure bench mutants asan tsan asan-e2e tsan-e2e lint image deploy clean
+.PHONY: help quickstart quickstart-down test unit e2e build configure bench mutants cuts fuzz asan tsan asan-e2e tsan-e2e lint image deploy clean

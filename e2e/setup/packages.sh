@@ -6,7 +6,7 @@
 #   packages.sh --remove          remove what earlier runs installed, dependencies included
 #
 # Sets: build (compile Collage), cluster (boot the two-node Kubernetes), image (build the container images),
-# lint (clang-format, clang-tidy). What a run installs is recorded in build/e2e/installed-packages.
+# lint (clang-format, clang-tidy), fuzz (the compiler with libFuzzer). What a run installs is recorded in build/e2e/installed-packages.
 set -eu
 
 packages_of() {
@@ -18,7 +18,8 @@ packages_of() {
       util-linux ;;
     image) echo buildah mmdebstrap ca-certificates util-linux ;;
     lint) echo clang-format clang-tidy ;;
-    *) echo "packages.sh: no set '$1': there are build, cluster, image and lint" >&2; exit 2 ;;
+    fuzz) echo clang-16 libclang-rt-16-dev ;;
+    *) echo "packages.sh: no set '$1': there are build, cluster, image, lint and fuzz" >&2; exit 2 ;;
   esac
 }
 

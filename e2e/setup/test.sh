@@ -57,20 +57,25 @@ for part in "$@"; do
       must cmake --build build/"$preset" -j "$jobs"
       note "unit tests"; run_unit
       ;;
-    e2e)
+    e2e | cuts)
       note "packages"; must e2e/setup/packages.sh build cluster image
       note "compile ($preset)"; must make --no-print-directory configure PRESET="$preset"
       must cmake --build build/"$preset" -j "$jobs" --target collage collage-mount
       note "Kubernetes and helm"; must e2e/setup/tools.sh
-      if [ "$preset" = release ]; then
-        note "tests without a cluster"; run_go e2e ./cluster/... ./chart/... ./rights/... ./bench/... ./mutants/...
-      else
+      if [ "$preset" != release ]; then
         export SANITIZED=$preset
+      elif [ "$part" = e2e ]; then
+        note "tests without a cluster"; run_go e2e ./cluster/... ./chart/... ./rights/... ./bench/... ./mutants/...
       fi
       note "images"; must e2e/image/build.sh build/"$preset"/bin
-      note "tests on a real cluster"; run_go e2e ./suite/...
+      note "tests on a real cluster"
+      if [ "$part" = cuts ]; then
+        COLLAGE_ALL_CUTS=1 run_go e2e ./suite/... -run TestEveryCut
+      else
+        run_go e2e ./suite/...
+      fi
       ;;
-    *) echo "test.sh: no part '$part': there are unit and e2e" >&2; exit 2 ;;
+    *) echo "test.sh: no part '$part': there are unit, e2e and cuts" >&2; exit 2 ;;
   esac
 done
 note "done"

@@ -3,6 +3,7 @@
 package suite
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -62,7 +63,7 @@ func run(m *testing.M) int {
 	if root, err = cluster.RepositoryRoot(); err != nil {
 		return give("find the repository", err)
 	}
-	if k8s, err = cluster.Open("test", "", ""); err != nil {
+	if k8s, err = cluster.Open(cmp.Or(os.Getenv("CLUSTER"), "test"), "", ""); err != nil {
 		return give("open the cluster", err)
 	}
 	if os.Getenv("KEEP") == "" {
