@@ -145,6 +145,10 @@ func (f *floor) provision(ctx context.Context, key string) error {
 		claim.DeletionTimestamp != nil || claim.Spec.StorageClassName == nil {
 		return nil
 	}
+	step := "provisioned " + string(claim.UID)
+	if _, done := f.done.Load(step); done {
+		return nil
+	}
 	if _, err := f.volumes.Get("pvc-" + string(claim.UID)); err == nil {
 		return nil
 	}
@@ -154,9 +158,9 @@ func (f *floor) provision(ctx context.Context, key string) error {
 	}
 	_, err = f.client.CoreV1().PersistentVolumes().Create(ctx, f.volume(claim, class), metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
-		return nil
+		err = nil
 	}
-	return err
+	return f.note(step, err)
 }
 
 func (f *floor) volume(claim *corev1.PersistentVolumeClaim, class *storagev1.StorageClass) *corev1.PersistentVolume {
