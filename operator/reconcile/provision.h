@@ -17,7 +17,7 @@
 namespace collage::reconcile {
 
 struct ProvisionOptions {
-  int threads_per_backend = 128;
+  int threads_per_backend = 64;
   std::chrono::milliseconds create_timeout =
       std::chrono::minutes(1);  // of one call; not final, the next one goes on
   std::chrono::milliseconds announce_after =

@@ -15,7 +15,7 @@
 namespace collage::reconcile {
 
 struct ReclaimOptions {
-  int threads_per_backend = 128;
+  int threads_per_backend = 64;
   std::chrono::milliseconds delete_timeout = std::chrono::minutes(1);
   std::chrono::milliseconds slow_retry = std::chrono::minutes(5);  // of what cannot work until somebody acts
 };
