@@ -23,16 +23,10 @@ cp crds/*.yaml "$out/crds/"
 {
   cat <<'END'
 # Collage without Helm. Rendered from helm/collage by manifests/render.sh: edit the chart, not this file.
-# The images are placeholders: see kustomization.yaml. The CRDs are apart, so that deleting this file keeps them and all backends:
+# The images are placeholders: see kustomization.yaml. The CRDs and the namespace are apart, so that deleting this file keeps
+# them, all backends and their Secrets:
 #   kubectl apply -f crds/ && kubectl apply -k manifests/
-apiVersion: v1
-kind: Namespace
-metadata:
-  name: collage-system
-  labels:
-    app.kubernetes.io/name: collage
-    app.kubernetes.io/part-of: collage
-    pod-security.kubernetes.io/enforce: privileged
+#   kubectl delete -f manifests/install.yaml
 END
   # What says that Helm keeps an object would be untrue here.
   "$HELM" template collage helm/collage --namespace collage-system --skip-tests \

@@ -188,7 +188,7 @@ func TestRightsAreExactlyThese(t *testing.T) {
 	}
 	// What values add, and no more.
 	for set, more := range map[string][2]string{
-		"rbac.deletePods=true":           {"ClusterRole/collage-operator", "core/pods: delete"},
+		"rbac.deletePods=true":           {"ClusterRole/collage-operator", "core/pods: delete get"},
 		"rbac.secretNames={fast,slow.a}": {"Role/collage-operator", "core/secrets/fast/slow.a: get"},
 	} {
 		var plain []string
@@ -408,9 +408,16 @@ func TestTheTestNeedsNoOtherImage(t *testing.T) {
 			t.Errorf("%s is no part of the test only", name)
 		}
 		policy := fmt.Sprint(at(one, "metadata", "annotations", "helm.sh/hook-delete-policy"))
-		if name != "Pod/collage-test" && policy != "before-hook-creation,hook-succeeded,hook-failed" {
-			t.Errorf("%s stays after the test: %s", name, policy)
+		want := "before-hook-creation,hook-succeeded,hook-failed"
+		if name == "Pod/collage-test" {
+			want = "before-hook-creation,hook-succeeded" // after a failure a person reads what it said
 		}
+		if policy != want {
+			t.Errorf("%s: delete policy %s", name, policy)
+		}
+	}
+	if got := at(objects["Pod/collage-test"], "metadata", "annotations", "helm.sh/hook-output-log-policy"); got != "hook-succeeded,hook-failed" {
+		t.Errorf("what it says is shown on %v", got)
 	}
 	pod := at(objects["Pod/collage-test"], "spec")
 	operator := at(rendered(t)["Deployment/collage-operator"], "spec", "template", "spec")
@@ -419,7 +426,7 @@ func TestTheTestNeedsNoOtherImage(t *testing.T) {
 			t.Errorf("%v is %v, the operator's %v", path, got, want)
 		}
 	}
-	if got := at(objects["PersistentVolumeClaim/collage-test"], "spec", "storageClassName"); got != "fast" {
+	if got := at(pod, "volumes", 0, "ephemeral", "volumeClaimTemplate", "spec", "storageClassName"); got != "fast" {
 		t.Errorf("the class is %v", got)
 	}
 	want := []string{"apps/daemonsets: list", "collage.storage/storagebackends: list", "collage.storage/storagenodes: list", "coordination.k8s.io/leases/collage-operator: get"}
@@ -442,7 +449,7 @@ func TestOptionalObjectsComeAndGo(t *testing.T) {
 		{"metrics.serviceMonitor.enabled=true", "Service/collage-node-metrics", true},
 		{"networkPolicy.enabled=false", "NetworkPolicy/collage-operator", false},
 		{"networkPolicy.enabled=false", "NetworkPolicy/collage-node", false},
-		{"test.storageClass=fast", "PersistentVolumeClaim/collage-test", false}, // with `helm test` only
+		{"test.storageClass=fast", "Pod/collage-test", false}, // with `helm test` only
 		{"rbac.deletePods=true", "ValidatingAdmissionPolicy/collage-operator-pods-with-volumes", true},
 		{"rbac.deletePods=false", "ValidatingAdmissionPolicy/collage-operator-pods-with-volumes", false},
 		{"rbac.secretNamespaces={team-b}", "RoleBinding/team-b/collage-operator-secrets", true},
@@ -543,8 +550,9 @@ func TestCRDsSurviveUninstall(t *testing.T) {
 
 func TestTheRenderedManifestNamesItsNamespaceEverywhere(t *testing.T) {
 	objects := byName(t, decode(t, split(read(t, filepath.Join(root, "manifests/install.yaml")))...))
-	if objects["Namespace/collage-system"] == nil {
-		t.Error("no Namespace")
+	// Deleting install.yaml must not delete the Secrets and the intents.
+	if objects["Namespace/collage-system"] != nil {
+		t.Error("install.yaml holds the Namespace")
 	}
 	for _, name := range []string{"Deployment/collage-operator", "DaemonSet/collage-node", "Role/collage-operator", "ServiceAccount/collage-node"} {
 		if objects[name] == nil {

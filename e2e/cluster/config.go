@@ -168,6 +168,20 @@ func kubeletComponent(node Node) component {
 			"--cert-dir", in + "/pki"}}
 }
 
+// auditPolicy notes what Collage's agents read, which is a few requests in all: a test counts them.
+const auditPolicy = `apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+  - level: Metadata
+    users: ["system:serviceaccount:collage-system:collage-node"]
+    verbs: [get, list, watch]
+  - level: None
+`
+
+// AuditLog is the API server's, a JSON object a line: what the agents read.
+func (c *Cluster) AuditLog() string { return c.LogPath("audit") }
+
 // writeConfig makes every configuration file of the cluster.
 func (c *Cluster) writeConfig(version CgroupVersion) error {
 	files := map[string]string{"resolv.conf": "nameserver 127.0.0.1\n", "audit.yaml": auditPolicy}

@@ -139,6 +139,7 @@ func TestRights(t *testing.T) {
 		waitForPolicies(t, c)
 		run(t, c, []string{operator}, []try{
 			{name: "a pod without a claim", arguments: []string{"delete", "--raw", "/api/v1/namespaces/default/pods/without"}, refusal: "may delete pods that use a PersistentVolumeClaim only"},
+			{name: "it looks at a pod first", arguments: []string{"get", "pod", "with-claim"}},
 			{name: "a pod with a claim", arguments: []string{"delete", "--raw", "/api/v1/namespaces/default/pods/with-claim"}},
 			{name: "pods are still not listed", arguments: []string{"get", "pods"}, refusal: "cannot list"},
 		})
@@ -185,7 +186,7 @@ func TestRights(t *testing.T) {
 		if err := c.Apply(ctx, pod); err != nil {
 			t.Errorf("the test's pod under restricted: %v", err)
 		}
-		must("delete", "--namespace", namespace, "--wait=false", "--ignore-not-found", "pod/restricted-deployment", "pod/collage-test", "pvc/collage-test", "serviceaccount/collage-test")
+		must("delete", "--namespace", namespace, "--wait=false", "--ignore-not-found", "pod/restricted-deployment", "pod/collage-test", "serviceaccount/collage-test")
 		must("delete", "--wait=false", "clusterrole/collage-test", "clusterrolebinding/collage-test")
 	})
 
@@ -225,7 +226,8 @@ func TestRights(t *testing.T) {
 		if _, err := c.Helm(ctx, "install", "collage", chart, "--namespace", "team-a", "--set", "image.repository=localhost/none,fullnameOverride=second"); err == nil || !strings.Contains(err.Error(), "installed in this cluster already, without Helm") {
 			t.Errorf("beside the manifests: %v", err)
 		}
-		must("delete", "--kustomize", filepath.Join(root, "manifests"), "--wait=false")
+		must("delete", "--filename", filepath.Join(root, "manifests/install.yaml"), "--wait=false")
+		must("get", "secret", "storage", "--namespace", namespace)
 		if _, err := c.Kubectl(ctx, "get", "storagebackend", "disk"); err != nil {
 			t.Errorf("deleting the manifests deleted the backends: %v", err)
 		}

@@ -117,7 +117,9 @@ func give(what string, err error) int {
 	return 1
 }
 
-func install() error {
+func install() error { return installAs("collage") }
+
+func installAs(release string) error {
 	inputs, err := os.ReadFile(filepath.Join(root, "build/image/inputs"))
 	if err != nil {
 		return err
@@ -131,10 +133,10 @@ func install() error {
 	if sanitized != "" {
 		values = append(values, "--set", "controller.resources.limits.memory=4Gi")
 	}
-	_, err = k8s.Helm(ctx, append(values, "upgrade", "--install", "collage", chart, "--namespace", system, "--create-namespace",
+	_, err = k8s.Helm(ctx, append(values, "upgrade", "--install", release, chart, "--namespace", system, "--create-namespace",
 		"--set", "image.repository=localhost/collage,image.tag=dev,image.pullPolicy=Never",
 		"--set-string", "controller.podAnnotations.revision="+revision, "--set-string", "node.podAnnotations.revision="+revision,
-		"--set", "node.directories={/var/lib/collage/volumes,/srv/collage-share}", "--wait", "--timeout", limit.String())...)
+		"--set", "node.directories={/var/lib/collage/volumes,/srv/collage-share},test.storageClass=share", "--wait", "--timeout", limit.String())...)
 	return err
 }
 

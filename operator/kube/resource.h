@@ -24,6 +24,7 @@ inline constexpr Resource kSecrets{"", "v1", "secrets", "Secret", true};
 inline constexpr Resource kConfigMaps{"", "v1", "configmaps", "ConfigMap", true};
 inline constexpr Resource kEvents{"", "v1", "events", "Event", true};
 inline constexpr Resource kPods{"", "v1", "pods", "Pod", true};
+inline constexpr Resource kDaemonSets{"apps", "v1", "daemonsets", "DaemonSet", true};
 inline constexpr Resource kLeases{"coordination.k8s.io", "v1", "leases", "Lease", true};
 inline constexpr Resource kStorageClasses{"storage.k8s.io", "v1", "storageclasses", "StorageClass", false};
 inline constexpr Resource kVolumeAttachments{"storage.k8s.io", "v1", "volumeattachments", "VolumeAttachment",

@@ -13,11 +13,13 @@ struct Role {
 
 int run_operator(int argc, char** argv);
 int run_node(int argc, char** argv);
+int run_doctor(int argc, char** argv);
 int run_version(int argc, char** argv);
 
 inline constexpr Role kRoles[] = {
     {"operator", "reconciles StorageBackends, claims, volumes and attachments (a Deployment)", run_operator},
     {"node", "mounts volumes on one node for its kubelet (a DaemonSet)", run_node},
+    {"doctor", "looks at an installation from outside and says what is wrong with it", run_doctor},
     {"version", "prints the version and the kinds of storage compiled in", run_version},
 };
 

@@ -95,7 +95,7 @@ install a second release beside the first. `helm template` sees no cluster and c
 {{- $annotations := .metadata.annotations | default dict -}}
 {{- $namespace := get $annotations "meta.helm.sh/release-namespace" -}}
 {{- if not $namespace -}}
-{{- fail (printf "Collage is installed in this cluster already, without Helm: DaemonSet %s/%s. Delete that first: kubectl delete -k manifests/ (volumes, StorageBackends and running pods are kept)" .metadata.namespace .metadata.name) -}}
+{{- fail (printf "Collage is installed in this cluster already, without Helm: DaemonSet %s/%s. Delete that first: kubectl delete -f manifests/install.yaml (volumes, StorageBackends and running pods are kept)" .metadata.namespace .metadata.name) -}}
 {{- end -}}
 {{- if or (ne $release $.Release.Name) (ne $namespace $.Release.Namespace) -}}
 {{- fail (printf "Collage is installed in this cluster already, as release %s in namespace %s; a cluster holds one. Upgrade that release, or remove it first: helm uninstall %s -n %s (volumes, StorageBackends and running pods are kept)" $release $namespace $release $namespace) -}}
