@@ -109,7 +109,8 @@ func (c *Cluster) Kubeconfig() string { return c.path("admin.kubeconfig") }
 // LogPath is where a component ("kube-apiserver", "node-a/kubelet", ...) writes.
 func (c *Cluster) LogPath(component string) string { return c.path("log", component+".log") }
 
-// AuditLog is where the API server notes each write of Collage's pods, a JSON object a line (audit.k8s.io/v1 Event).
+// AuditLog is where the API server notes each write of Collage's pods, and what the agents read, a JSON object a line
+// (audit.k8s.io/v1 Event).
 func (c *Cluster) AuditLog() string { return c.path("log", "audit.log") }
 
 func (c *Cluster) path(elements ...string) string {
