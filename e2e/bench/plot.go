@@ -74,7 +74,7 @@ func plotSVG(flat map[string]any, verdicts []verdict, latencies map[string][]flo
 	c.ratios(flat, missed)
 	c.latencies(flat, latencies)
 	bottom := c.memory(flat, missed)
-	footer := fmt.Sprintf("%s, %v cores, kernel %v, Kubernetes %v", text(flat["date"]), flat["machine_cores"], flat["machine_kernel"], flat["version_kubernetes"])
+	footer := fmt.Sprintf("Red misses its limit. %s, %v cores, kernel %v, Kubernetes %v", text(flat["date"]), flat["machine_cores"], flat["machine_kernel"], flat["version_kubernetes"])
 	c.text(leftPanel, bottom+26, "small", "%s", footer)
 	var out bytes.Buffer
 	fmt.Fprintf(&out, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %.0f" width="%d" height="%.0f" role="img" aria-label="Benchmarks of Collage beside the floor">`+"\n",
@@ -101,7 +101,7 @@ func figure(flat map[string]any, key string) (float64, bool) {
 // ratios: a bar for each rate with a whisker from the lowest to the highest pair, and the line that is to be reached.
 func (c *canvas) ratios(flat map[string]any, missed map[string]bool) {
 	const top, row = 30, 46
-	c.text(leftPanel, top, "title", "Rate, as a share of the floor's")
+	c.text(leftPanel, top-6, "title", "Rate, as a share of the floor's")
 	highest := 1.0
 	for _, phase := range rates {
 		if value, ok := figure(flat, phase+"_ratio_highest"); ok {
@@ -133,7 +133,7 @@ func (c *canvas) ratios(flat map[string]any, missed map[string]bool) {
 		c.line(x(low), y+13, x(high), y+13, "whisker")
 		c.line(x(low), y+8, x(low), y+18, "whisker")
 		c.line(x(high), y+8, x(high), y+18, "whisker")
-		c.text(max(x(high), x(value))+6, y+18, "", "%.2f", value)
+		c.text(beside(max(x(high), x(value))+6, x(0.85)), y+18, "", "%.2f", value)
 	}
 	c.line(x(0.85), top+14, x(0.85), end, "limit")
 	c.text(x(0.85), top+11, "small middle limits", "0.85")
@@ -141,10 +141,18 @@ func (c *canvas) ratios(flat map[string]any, missed map[string]bool) {
 	c.text(leftPanel, end+36, "small", "Median of %.0f paired rounds, from the lowest to the highest", rounds)
 }
 
+// beside moves a number at x that would lie across a limit's line to the right of it.
+func beside(x, limit float64) float64 {
+	if x < limit+4 && x+30 > limit {
+		return limit + 6
+	}
+	return x
+}
+
 // latencies: how many of a hundred claims are Bound after so many milliseconds.
 func (c *canvas) latencies(flat map[string]any, latencies map[string][]float64) {
 	const top, height = 30, 180
-	c.text(midPanel, top, "title", "One claim: creation to Bound")
+	c.text(midPanel, top-6, "title", "One claim: creation to Bound")
 	longest := 0.0
 	for _, all := range latencies {
 		if len(all) > 0 {
@@ -216,11 +224,7 @@ func (c *canvas) memory(flat map[string]any, missed map[string]bool) (bottom flo
 				class = "missed"
 			}
 			c.bar(x(0), y, x(value)-x(0), 20, class)
-			at := x(value) + 6
-			if limit := x(limits[bar.key]); at < limit+4 && at+30 > limit {
-				at = limit + 6 // not across the limit's line
-			}
-			c.text(at, y+15, "", "%.1f", value)
+			c.text(beside(x(value)+6, x(limits[bar.key])), y+15, "", "%.1f", value)
 		} else {
 			c.text(x(0)+6, y+15, "small", "not measured")
 		}
