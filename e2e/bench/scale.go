@@ -229,6 +229,9 @@ func (s *session) startAtScale(ctx context.Context, bound *boundClaims, number i
 		return 0, 0, err
 	}
 	took = time.Since(began)
+	if used, err := processorTime(operator.pid); err == nil {
+		s.result.raise("restart_processor_seconds_10k", used.Seconds())
+	}
 	if err := s.holdsAll(ctx); err != nil {
 		return 0, 0, err
 	}
