@@ -279,7 +279,10 @@ TEST_F(NodeLink, TheNextOperatorDropsWhatNobodyWaitsForAndAsksAnew) {
 // Its operator is dead, and the next one may have removed the volume since.
 TEST_F(NodeLink, WhatIsTakenOffTheListBeforeItBeganIsNotBegun) {
   const auto create = [](const std::string& id, const std::string& name) {
-    return Json{{"id", id}, {"backend", "share"}, {"verb", "create"}, {"arguments", create_arguments(name)}};
+    return Json{{"id", id},
+                {"backend", "share"},
+                {"verb", "create"},
+                {"arguments", base::dump_json(create_arguments(name))}};
   };
   const auto ask = [&](Json operations) {
     server_.update(kube::kStorageNodes, "node-a",
@@ -313,10 +316,11 @@ TEST_F(NodeLink, WhatIsTakenOffTheListBeforeItBeganIsNotBegun) {
 TEST_F(NodeLink, WhatAnEarlierOperatorAskedForLeavesEveryNodeThoughNobodyCallsIt) {
   // Left by an operator that was killed: an agent that starts later would carry it out again.
   server_.put(testing::a_storage_node("node-a").set(
-      "/spec", {{"operations", Json::array({{{"id", "dead-1"},
-                                             {"backend", "share"},
-                                             {"verb", "create"},
-                                             {"arguments", base::dump_json(create_arguments("pvc-old"))}}})}}));
+      "/spec",
+      {{"operations", Json::array({{{"id", "dead-1"},
+                                    {"backend", "share"},
+                                    {"verb", "create"},
+                                    {"arguments", base::dump_json(create_arguments("pvc-old"))}}})}}));
   start_operator();
   EXPECT_TRUE(server_.wait_until([&] {
     const Json node = storage_node();
