@@ -117,11 +117,13 @@ func (w workshop) prepare(mutants []mutant) error {
 
 func (w workshop) try(mutants []mutant) error {
 	var survivors []mutant
+	var broken []error
 	for i, m := range mutants {
 		begun := time.Now()
 		verdict, err := w.tryOne(m)
 		if err != nil {
-			return err
+			verdict = "broken"
+			broken = append(broken, err)
 		}
 		if verdict == "survived" {
 			survivors = append(survivors, m)
@@ -131,11 +133,11 @@ func (w workshop) try(mutants []mutant) error {
 	for _, m := range survivors {
 		fmt.Printf("survived: %s\n          %s: %s %s passes all the same\n", m.name, m.where, m.exe, m.filter)
 	}
-	fmt.Printf("%d killed, %d survived\n", len(mutants)-len(survivors), len(survivors))
+	fmt.Printf("%d killed, %d survived\n", len(mutants)-len(survivors)-len(broken), len(survivors))
 	if len(survivors) > 0 {
-		return errors.New("a guard can be taken out and no test notices")
+		broken = append(broken, errors.New("a guard can be taken out and no test notices"))
 	}
-	return nil
+	return errors.Join(broken...)
 }
 
 func (w workshop) tryOne(m mutant) (verdict string, err error) {
