@@ -79,3 +79,20 @@ func TestInstallNamesValuesThatExist(t *testing.T) {
 		}
 	}
 }
+
+// security.md tells of every policy of the chart, and of no other.
+func TestSecurityNamesThePolicies(t *testing.T) {
+	told := map[string]bool{}
+	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z-]+)` \\| (operator|agent)").FindAllStringSubmatch(read(t, filepath.Join(root, "docs/security.md")), -1) {
+		told["ValidatingAdmissionPolicy/collage-"+strings.Replace(row[2], "agent", "node", 1)+"-"+row[1]] = true
+	}
+	for name := range rendered(t, "--set", "rbac.deletePods=true") {
+		if strings.HasPrefix(name, "ValidatingAdmissionPolicy/") && !told[name] {
+			t.Errorf("security.md does not tell of %s", name)
+		}
+		delete(told, name)
+	}
+	for name := range told {
+		t.Errorf("security.md tells of %s, which does not exist", name)
+	}
+}
