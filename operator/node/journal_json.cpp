@@ -74,6 +74,12 @@ absl::StatusOr<drivers::Access> access_from(const Json& json) {
   return absl::InvalidArgumentError("access: has none of loopFile, directory and blockDevice");
 }
 
+// All 64 bits: numbers of devices and files may have the highest one set. 0 when it is no such number.
+uint64_t unsigned_from(const Json& json, std::string_view pointer) {
+  const Json* found = base::find(json, pointer);
+  return found != nullptr && found->is_number_unsigned() ? found->get<uint64_t>() : 0;
+}
+
 }  // namespace
 
 absl::StatusOr<Json> to_json(const VolumeRecord& record) {
@@ -125,8 +131,7 @@ absl::StatusOr<VolumeRecord> record_from_json(const Json& json) {
   record.options = base::get_string(json, "/options");
   record.read_only = base::get_bool(json, "/readOnly");
   record.reached = {base::get_string(json, "/reached/path"), base::get_string(json, "/reached/number"),
-                    static_cast<uint64_t>(base::get_int(json, "/reached/fileDevice")),
-                    static_cast<uint64_t>(base::get_int(json, "/reached/fileInode"))};
+                    unsigned_from(json, "/reached/fileDevice"), unsigned_from(json, "/reached/fileInode")};
   const Json* publications = base::find(json, "/publications");
   if (publications == nullptr || !publications->is_object())
     return absl::InvalidArgumentError("publications: is missing");

@@ -16,6 +16,9 @@ void journal(std::string_view input) {
     require(known, "a record that cannot be read is set aside as corrupt or newer");
     return;
   }
+  const base::Json* inode = base::find(*json, "/reached/fileInode");
+  if (inode != nullptr && inode->is_number_unsigned())
+    require(record->reached.file_inode == inode->get<uint64_t>(), "a number is read whole");
   // What was read is kept by the next write.
   const auto written = node::to_json(*record);
   require(written.ok(), "a record that was read can be written");
