@@ -38,6 +38,25 @@ bool one_of(std::string_view text, std::initializer_list<std::string_view> words
   return false;
 }
 
+// JSON holds nothing else. Overlong forms, surrogates and what lies beyond U+10FFFF are no UTF-8.
+bool is_utf8(std::string_view text) {
+  for (size_t i = 0; i < text.size();) {
+    const auto first = static_cast<unsigned char>(text[i++]);
+    if (first < 0x80) continue;
+    const int more = first >= 0xf0 ? 3 : first >= 0xe0 ? 2 : 1;
+    if (first < 0xc2 || first > 0xf4 || text.size() - i < static_cast<size_t>(more)) return false;
+    uint32_t code = first & (0x3f >> more);
+    for (int k = 0; k < more; ++k) {
+      const auto next = static_cast<unsigned char>(text[i++]);
+      if ((next & 0xc0) != 0x80) return false;
+      code = code << 6 | (next & 0x3f);
+    }
+    const bool overlong = (more == 2 && code < 0x800) || (more == 3 && code < 0x10000);
+    if (overlong || code > 0x10ffff || (code >= 0xd800 && code < 0xe000)) return false;
+  }
+  return true;
+}
+
 bool is_null(std::string_view text) {
   return text.empty() || one_of(text, {"~", "null", "Null", "NULL"});
 }
@@ -140,7 +159,10 @@ class Builder : public YAML::EventHandler {
  public:
   std::vector<Json> take() { return std::move(documents_); }
 
-  void OnDocumentStart(const YAML::Mark&) override {
+  void OnDocumentStart(const YAML::Mark& mark) override {
+    // What cannot begin a value (a comma) is an empty document to the library, which never gets past it.
+    if (mark.pos == document_began_) refuse(mark, "a value cannot begin with this character");
+    document_began_ = mark.pos;
     open_.clear();
     anchors_.clear();
     root_ = nullptr;
@@ -165,6 +187,7 @@ class Builder : public YAML::EventHandler {
     if (tag == "?" && text == "<<" && !open_.empty() && open_.back().value.is_object() && !open_.back().key) {
       refuse(mark, "merge keys (<<) are not supported: write the fields out");
     }
+    if (!is_utf8(text)) refuse(mark, "what is not UTF-8");
     add(mark, anchor, scalar(mark, tag, text));
   }
   void OnSequenceStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
@@ -242,6 +265,7 @@ class Builder : public YAML::EventHandler {
   Json root_;
   std::vector<Open> open_;
   std::map<YAML::anchor_t, Anchored> anchors_;
+  int document_began_ = -1;
   size_t written_ = 0;
   size_t alias_bytes_ = 0;
 };

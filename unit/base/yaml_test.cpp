@@ -146,6 +146,10 @@ TEST(Yaml, RefusesWithLineAndColumn) {
       {"a: \"x", "not YAML: "},
       {"a: b: c", "at line 1, column 5"},
       {"a:\n\t- b", "at line 2"},
+      {", a", "a value cannot begin with this character at line 1, column 1"},
+      {"a: /srv/\xd1/x", "what is not UTF-8 at line 1, column 4"},
+      {"a: \"\xed\xa0\x80\"", "what is not UTF-8 at line 1, column 4"},
+      {"a: \xc0\xaf", "what is not UTF-8 at line 1, column 4"},
       {"&a [*a]", "an alias to a value that contains it at line 1, column 5"},
   };
   for (const auto& c : cases) {
@@ -153,6 +157,11 @@ TEST(Yaml, RefusesWithLineAndColumn) {
     EXPECT_EQ(documents.status().code(), absl::StatusCode::kInvalidArgument) << c.yaml;
     EXPECT_THAT(std::string(documents.status().message()), HasSubstr(c.message)) << c.yaml;
   }
+}
+
+TEST(Yaml, TextOfAnyLanguageIsKept) {
+  const std::string text = "\xc3\xa9\xe2\x82\xac\xf0\x9f\x92\xbe";
+  EXPECT_EQ(yaml_to_json("a: " + text).value().at(0).at("a"), text);
 }
 
 TEST(Yaml, RefusesAliasesThatExplode) {
