@@ -8,6 +8,7 @@
 #include "operator/kube/answer.h"
 #include "operator/kube/config.h"
 #include "operator/kube/list_parser.h"
+#include "operator/kube/managed_fields.h"
 #include "operator/kube/transport.h"
 
 namespace collage::kube {
@@ -190,7 +191,7 @@ class HttpKubeClient final : public Client {
     const std::string doing = call.doing();
     const absl::StatusOr<std::string> body = transport_->send(context, std::move(call));
     if (!body.ok()) return body.status();
-    absl::StatusOr<Json> object = base::parse_json(*body);
+    absl::StatusOr<Json> object = base::parse_json(detail::without_managed_fields(*body));
     // The server had accepted it: like a write whose answer was lost.
     if (!object.ok()) {
       garbled(context, doing, object.status());

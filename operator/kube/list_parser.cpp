@@ -4,6 +4,7 @@
 
 #include "base/strings.h"
 #include "operator/kube/answer.h"
+#include "operator/kube/managed_fields.h"
 
 namespace collage::kube::detail {
 namespace {
@@ -88,7 +89,7 @@ absl::Status LineSplitter::add(std::string_view chunk,
 }
 
 absl::StatusOr<Json> parse_event(std::string_view line) {
-  absl::StatusOr<Json> event = base::parse_json(line);
+  absl::StatusOr<Json> event = base::parse_json(without_managed_fields(line));
   if (!event.ok()) return absl::UnavailableError(base::cat("an event is ", event.status().message()));
   const Json* object = base::find(*event, "/object");
   if (object == nullptr || !object->is_object()) return absl::UnavailableError("an event without an object");
@@ -100,9 +101,6 @@ absl::Status hand_over(Json& event, const std::function<absl::Status(const Watch
   Json& object = event["object"];
   if (type == "ERROR") {
     return status_of_object(object, static_cast<int>(base::get_int(object, "/code", 500)));
-  }
-  if (const auto metadata = object.find("metadata"); metadata != object.end() && metadata->is_object()) {
-    metadata->erase("managedFields");
   }
   if (type == "ADDED") return on_event({WatchEvent::Type::kAdded, &object});
   if (type == "MODIFIED") return on_event({WatchEvent::Type::kModified, &object});
