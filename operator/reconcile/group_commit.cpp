@@ -10,7 +10,7 @@
 namespace collage::reconcile {
 namespace {
 
-constexpr int kCrowd = 8;  // changes in one write, after which the pause is the longest
+constexpr size_t kCrowd = 8;  // who wait, from which on the pause is the longest
 
 }  // namespace
 
@@ -33,10 +33,21 @@ void GroupCommit::stop() {
   }
 }
 
-void GroupCommit::touch() {
+void GroupCommit::touch(size_t waiting) {
   {
     std::lock_guard lock(mutex_);
-    if (++changes_ == 1) nap_.request_stop();
+    waiting_ = std::max(waiting_, waiting);
+    if (!std::exchange(dirty_, true)) nap_.request_stop();
+  }
+  changed_.notify_all();
+}
+
+void GroupCommit::touch_now() {
+  {
+    std::lock_guard lock(mutex_);
+    dirty_ = true;
+    earliest_ = std::min(earliest_, clock_->now());
+    nap_.request_stop();
   }
   changed_.notify_all();
 }
@@ -54,15 +65,15 @@ bool GroupCommit::wait_due(std::stop_token stop) {
   std::unique_lock lock(mutex_);
   while (!stop.stop_requested()) {
     const auto now = clock_->now();
-    const bool awaited = changes_ > 0;
-    if (!awaited && later_ == kNever) {
-      changed_.wait(lock, stop, [&] { return changes_ > 0 || later_ != kNever; });
+    if (!dirty_ && later_ == kNever) {
+      changed_.wait(lock, stop, [&] { return dirty_ || later_ != kNever; });
       continue;
     }
-    const auto due = awaited ? earliest_ : std::max(later_, earliest_);
+    const auto due = dirty_ ? earliest_ : std::max(later_, earliest_);
     if (due <= now) {
-      earliest_ = now + spacing_ * std::clamp(changes_, 1, kCrowd) / kCrowd;
-      changes_ = 0;
+      earliest_ = now + spacing_ * std::clamp<size_t>(waiting_, 1, kCrowd) / kCrowd;
+      waiting_ = 0;
+      dirty_ = false;
       later_ = kNever;
       return true;
     }

@@ -14,7 +14,7 @@ namespace collage::reconcile {
 
 // One writer of one object: changes come from many threads and leave in as few writes as possible. One write
 // is in flight at a time and takes whatever was changed meanwhile. The first after a rest starts at once; the
-// pause from one to the next grows with what it carried, up to `spacing` after eight changes or more, so that
+// pause from one to the next grows with how many wait for an answer, up to `spacing` from eight on, so that
 // calls that come one by one hardly wait and a crowd shares a write. A change that can wait (`touch_later`)
 // leaves with the next write, or after `idle`. A failed write is tried again with back-off for as long as the
 // context lives. Thread safe.
@@ -27,7 +27,9 @@ class GroupCommit {
 
   void start(const base::Context& context);
   void stop();
-  void touch();
+  // waiting: how many, this one included, wait for what the writes bring about.
+  void touch(size_t waiting = 1);
+  void touch_now();  // no more is to be expected soon: there is nothing to pause for
   void touch_later();
 
  private:
@@ -40,7 +42,8 @@ class GroupCommit {
   const Write write_;
   std::mutex mutex_;
   std::condition_variable_any changed_;
-  int changes_ = 0;  // that the next write carries, without those that can wait
+  bool dirty_ = false;  // beside what can wait
+  size_t waiting_ = 0;  // the most since the last write
   base::Clock::Monotonic later_ = base::Clock::Monotonic::max();
   base::Clock::Monotonic earliest_{};  // the next write
   std::stop_source nap_;               // ends the sleep before a write

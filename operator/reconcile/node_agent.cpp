@@ -218,16 +218,24 @@ void NodeAgent::carry_out(const std::string& id, const Json& operation) {
   } else {
     answer["message"] = result.status().message();
   }
+  bool all_answered = false;
+  size_t asked = 0;
   {
     std::lock_guard lock(mutex_);
     if (!subject.empty()) busy_.erase(subject);
     if (listed_.contains(id)) answers_[id] = std::move(answer);
+    asked = taken_.size();
+    all_answered = answers_.size() == asked;
     measure_soon_ =
         measure_soon_ || (verb.ok() && (*verb == drivers::Verb::kCreate || *verb == drivers::Verb::kRemove));
   }
   measure_.notify_all();
   subject_free_.notify_all();
-  commit_.touch();
+  if (all_answered) {
+    commit_.touch_now();
+  } else {
+    commit_.touch(asked);
+  }
 }
 
 void NodeAgent::measure_capacities(const base::Context& context) {

@@ -199,7 +199,7 @@ absl::StatusOr<Json> StorageNodeOperations::run(const base::Context& context, co
     call->verb = name;
     call->arguments = std::move(content);
     mailbox.calls.push_back(call);
-    mailbox.commit.touch();
+    mailbox.commit.touch(mailbox.calls.size());
   }
   ++call->waiting;
   while (!call->done && mine.status().ok()) {
@@ -277,7 +277,7 @@ void StorageNodeOperations::take_answers(const kube::StorageNodeObject& object) 
     if (any) {
       // Calls that did not fit into the list go now; finished ones can wait for the next write.
       if (open_before > kMaxOpen) {
-        queue.commit.touch();
+        queue.commit.touch(open_before);
       } else {
         queue.commit.touch_later();
       }

@@ -65,7 +65,7 @@ TEST_F(GroupCommitTest, ALoneChangeIsFollowedByAShortPauseOnly) {
 TEST_F(GroupCommitTest, ACrowdSharesAWriteAndIsFollowedByTheWholePause) {
   commit_.touch();
   ASSERT_TRUE(wait_for_writes(1));
-  for (int i = 0; i < 100; ++i) commit_.touch();
+  for (size_t i = 1; i <= 100; ++i) commit_.touch(i);
   ASSERT_TRUE(sleeps());
   clock_.advance(kLone);
   ASSERT_TRUE(wait_for_writes(2));
@@ -76,6 +76,25 @@ TEST_F(GroupCommitTest, ACrowdSharesAWriteAndIsFollowedByTheWholePause) {
   EXPECT_EQ(writes(), 2) << "all hundred were in it";
   clock_.advance(std::chrono::milliseconds(1));
   EXPECT_TRUE(wait_for_writes(3));
+}
+
+TEST_F(GroupCommitTest, ManyWhoWaitMakeThePauseLongThoughTheyComeOneByOne) {
+  commit_.touch(20);
+  ASSERT_TRUE(wait_for_writes(1));
+  commit_.touch(20);
+  ASSERT_TRUE(sleeps());
+  clock_.advance(kSpacing - std::chrono::milliseconds(1));
+  ASSERT_TRUE(sleeps());
+  EXPECT_EQ(writes(), 1);
+  clock_.advance(std::chrono::milliseconds(1));
+  EXPECT_TRUE(wait_for_writes(2));
+}
+
+TEST_F(GroupCommitTest, WhatIsTheLastForNowDoesNotPause) {
+  commit_.touch(20);
+  ASSERT_TRUE(wait_for_writes(1));
+  commit_.touch_now();
+  EXPECT_TRUE(wait_for_writes(2));
 }
 
 TEST_F(GroupCommitTest, AChangeThatCanWaitLeavesWithTheNextWriteOrAfterIdleness) {
