@@ -158,6 +158,8 @@ bool exists(const std::string& path) {
 
 absl::StatusOr<FileLock> FileLock::acquire(const std::string& path) {
   UniqueFd fd(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  // On a disk that can only be read, the file of an earlier process will do.
+  if (!fd && errno == EROFS) fd = UniqueFd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
   if (!fd) return errno_status(errno, cat("open ", path));
   if (flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) return errno_status(errno, cat("lock ", path));
@@ -168,11 +170,10 @@ absl::StatusOr<FileLock> FileLock::acquire(const std::string& path) {
     return absl::FailedPreconditionError(
         cat(path, " is held by another process", known ? cat(" (pid ", pid, ")") : ""));
   }
-  // For a person and the message above; the lock itself does not depend on it.
+  // For a person and the message above; the lock itself does not depend on it, nor on a disk with room.
   const std::string pid = cat(getpid(), "\n");
-  if (ftruncate(fd.get(), 0) != 0 || pwrite(fd.get(), pid.data(), pid.size(), 0) < 0) {
-    return errno_status(errno, cat("write ", path));
-  }
+  const bool noted = ftruncate(fd.get(), 0) == 0 && pwrite(fd.get(), pid.data(), pid.size(), 0) > 0;
+  static_cast<void>(noted);
   return FileLock(std::move(fd));
 }
 

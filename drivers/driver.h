@@ -81,7 +81,8 @@ class Driver {
   virtual const DriverInfo& info() const = 0;
 
   // Is the storage there, and are we let in? `initialize` allows to put a marker where there is none yet (asked for once per
-  // backend, by the operator); without it a missing marker is FAILED_PRECONDITION.
+  // backend, by the operator; of a kOwnerNode kind once per backend and node, by the node); without it a missing marker is
+  // FAILED_PRECONDITION.
   struct ProbeOptions {
     bool initialize = false;
     std::string expected_system_id;  // not empty: another identity is FAILED_PRECONDITION

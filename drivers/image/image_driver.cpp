@@ -1,18 +1,17 @@
 #include "drivers/image/image_driver.h"
 
 #include <algorithm>
-#include <mutex>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "base/status.h"
-#include "drivers/image/marker.h"
 #include "drivers/image/ownership.h"
 #include "drivers/store/block.h"
 #include "drivers/store/image_request.h"
 #include "drivers/store/image_store.h"
+#include "drivers/store/marker.h"
 
 namespace collage::drivers {
 
@@ -41,53 +40,13 @@ const DriverInfo& image_info() {
   return *info;
 }
 
-// Which share the directory has to be. Learned from probe(), else from the first look at it; then it stays.
-// Thread safe.
-class Share {
- public:
-  Share(const StoreDirectory& directory, std::string backend)
-      : directory_(directory), backend_(std::move(backend)) {}
-
-  // Is the directory the share? Every call that touches it begins with this.
-  absl::StatusOr<std::string> verify(Need need, const std::string& expected_now = "") {
-    COLLAGE_RETURN_IF_ERROR(directory_.check(need));
-    auto found = read_marker(directory_);
-    if (!found.ok() && !absl::IsNotFound(found.status())) return found.status();
-    std::lock_guard guard(mutex_);
-    const std::string& expected = expected_now.empty() ? expected_ : expected_now;
-    if (!found.ok()) return mismatch("it has no marker file", expected);
-    if (!expected.empty() && *found != expected)
-      return mismatch(absl::StrCat("its marker says ", *found), expected);
-    expected_ = *found;
-    return *found;
-  }
-
-  std::string expected() const {
-    std::lock_guard guard(mutex_);
-    return expected_;
-  }
-
- private:
-  absl::Status mismatch(absl::string_view found, const std::string& expected) const {
-    const std::string wanted = expected.empty() ? "" : absl::StrCat(", ", expected, " is expected");
-    return absl::FailedPreconditionError(absl::StrCat(directory_.describe(), " is not the share of backend ",
-                                                      backend_, ": ", found, " (", kMarkerFile, wanted,
-                                                      "); mount the share there"));
-  }
-
-  const StoreDirectory& directory_;
-  const std::string backend_;
-  mutable std::mutex mutex_;
-  std::string expected_;
-};
-
 // Thread safe; keeps nothing but the identity of the share.
 class ImageDriver : public Driver, private CapacityReporter, private Attacher {
  public:
   ImageDriver(const DriverConfig& config, std::string directory)
       : directory_(std::move(directory), config.node),
         store_(directory_),
-        share_(directory_, config.backend) {}
+        share_(directory_, config.backend, {.storage = "share", .remedy = "mount the share there"}) {}
 
   const DriverInfo& info() const override { return image_info(); }
   CapacityReporter* capacity_reporter() override { return this; }
@@ -251,7 +210,7 @@ class ImageDriver : public Driver, private CapacityReporter, private Attacher {
 
   const StoreDirectory directory_;
   ImageStore store_;
-  Share share_;
+  Marker share_;
 };
 
 absl::Status validate(const base::Json& block) {

@@ -9,6 +9,7 @@
 #include "drivers/store/block.h"
 #include "drivers/store/image_request.h"
 #include "drivers/store/image_store.h"
+#include "drivers/store/marker.h"
 
 namespace collage::drivers {
 
@@ -29,32 +30,37 @@ const DriverInfo& local_info() {
   return *info;
 }
 
-// Immutable beside the store, thread safe.
+// Thread safe; keeps nothing but the identity of the directory.
 class LocalDriver : public Driver, private CapacityReporter {
  public:
-  LocalDriver(std::string directory, std::string node)
-      : directory_(std::move(directory), node),
+  LocalDriver(const DriverConfig& config, std::string directory)
+      : directory_(std::move(directory), config.node),
         store_(directory_),
-        accessible_{{node_topology_key(kKind), std::move(node)}} {}
+        marker_(directory_, config.backend,
+                {.storage = "storage",
+                 .remedy = "mount its disk there; if that disk is lost for good with its volumes, write the "
+                           "expected id into that file"}),
+        accessible_{{node_topology_key(kKind), config.node}} {}
 
   const DriverInfo& info() const override { return local_info(); }
   CapacityReporter* capacity_reporter() override { return this; }
 
   absl::StatusOr<ProbeResult> probe(const Context& context, const ProbeOptions& options) override {
-    if (!options.expected_system_id.empty()) {
-      return absl::FailedPreconditionError(
-          absl::StrCat("volumes of kind local have no storage system with an id, but ",
-                       options.expected_system_id, " is expected"));
-    }
     COLLAGE_RETURN_IF_ERROR(directory_.check(Need::kWrite));
+    // Volumes that are there already were made before directories had markers.
+    if (options.initialize && options.expected_system_id.empty() && marker_.expected().empty() &&
+        absl::IsNotFound(read_marker(directory_).status())) {
+      COLLAGE_RETURN_IF_ERROR(make_marker(directory_).status());
+    }
+    COLLAGE_ASSIGN_OR_RETURN(std::string id, marker_.verify(Need::kWrite, options.expected_system_id));
     tidy_up(context, store_, directory_);
-    return ProbeResult{};
+    return ProbeResult{.system_id = std::move(id)};
   }
 
   absl::StatusOr<Volume> create(const Context& context, const CreateRequest& request) override {
     COLLAGE_ASSIGN_OR_RETURN(const NewVolume wanted, image_request(info(), request));
     COLLAGE_RETURN_IF_ERROR(check_topology(request));
-    COLLAGE_RETURN_IF_ERROR(directory_.check(Need::kWrite));
+    COLLAGE_RETURN_IF_ERROR(marker_.verify(Need::kWrite).status());
     COLLAGE_ASSIGN_OR_RETURN(const StoredVolume volume, store_.create(context, wanted));
     return describe(volume);
   }
@@ -63,7 +69,7 @@ class LocalDriver : public Driver, private CapacityReporter {
     auto name = name_of(volume_id);
     if (absl::IsNotFound(name.status())) return absl::OkStatus();
     COLLAGE_RETURN_IF_ERROR(name.status());
-    COLLAGE_RETURN_IF_ERROR(directory_.check(Need::kWrite));
+    COLLAGE_RETURN_IF_ERROR(marker_.verify(Need::kWrite).status());
     return store_.remove(context, *name, [&](const std::string& path) -> absl::Status {
       // Nothing detaches a local volume, so this is the only sign that a pod still has it.
       const std::string device = loop_device_of(path);
@@ -75,7 +81,7 @@ class LocalDriver : public Driver, private CapacityReporter {
 
   absl::StatusOr<std::optional<Volume>> find(const Context&, const std::string& name) override {
     if (!validate_volume_name(name).ok()) return std::nullopt;
-    COLLAGE_RETURN_IF_ERROR(directory_.check(Need::kRead));
+    COLLAGE_RETURN_IF_ERROR(marker_.verify(Need::kRead).status());
     COLLAGE_ASSIGN_OR_RETURN(const std::optional<StoredVolume> volume, store_.find(name));
     if (!volume.has_value()) return std::nullopt;
     return describe(*volume);
@@ -91,7 +97,7 @@ class LocalDriver : public Driver, private CapacityReporter {
 
   absl::StatusOr<VolumePage> list(const Context& context, const std::string& token,
                                   int max_entries) override {
-    COLLAGE_RETURN_IF_ERROR(directory_.check(Need::kRead));
+    COLLAGE_RETURN_IF_ERROR(marker_.verify(Need::kRead).status());
     COLLAGE_ASSIGN_OR_RETURN(StoredPage stored, store_.list(context, token, max_entries));
     VolumePage page{.next_token = std::move(stored.next_token)};
     for (const StoredVolume& volume : stored.volumes) page.volumes.push_back(describe(volume));
@@ -108,7 +114,7 @@ class LocalDriver : public Driver, private CapacityReporter {
                                     const Topology& where) override {
     COLLAGE_RETURN_IF_ERROR(allocation_of(info(), parameters).status());
     if (!where.empty() && !reaches(where)) return Capacity{};
-    COLLAGE_RETURN_IF_ERROR(directory_.check(Need::kRead));
+    COLLAGE_RETURN_IF_ERROR(marker_.verify(Need::kRead).status());
     return capacity_of(info(), store_);
   }
 
@@ -155,6 +161,7 @@ class LocalDriver : public Driver, private CapacityReporter {
 
   const StoreDirectory directory_;
   ImageStore store_;
+  Marker marker_;
   const Topology accessible_;
 };
 
@@ -167,7 +174,7 @@ absl::StatusOr<std::unique_ptr<Driver>> make(const DriverConfig& config) {
   if (config.node.empty() || config.node.find('/') != std::string::npos) {
     return absl::InvalidArgumentError("a driver of kind local acts on one node, and needs its name");
   }
-  return std::make_unique<LocalDriver>(std::move(directory), config.node);
+  return std::make_unique<LocalDriver>(config, std::move(directory));
 }
 
 }  // namespace

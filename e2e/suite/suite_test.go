@@ -136,7 +136,7 @@ func installAs(release string) error {
 	_, err = k8s.Helm(ctx, append(values, "upgrade", "--install", release, chart, "--namespace", system, "--create-namespace",
 		"--set", "image.repository=localhost/collage,image.tag=dev,image.pullPolicy=Never",
 		"--set-string", "controller.podAnnotations.revision="+revision, "--set-string", "node.podAnnotations.revision="+revision,
-		"--set", "node.directories={/var/lib/collage/volumes,/srv/collage-share},test.storageClass=share", "--wait", "--timeout", limit.String())...)
+		"--set", "node.directories={/var/lib/collage/volumes,/srv/collage-share},test.storageClass=share,rbac.deletePods=true", "--wait", "--timeout", limit.String())...)
 	return err
 }
 

@@ -83,6 +83,12 @@ absl::StatusOr<node::PublishRequest> to_publish(const ::csi::v1::NodePublishVolu
   result.volume_context = to_map(request.volume_context());
   result.publish_context = to_map(request.publish_context());
   result.read_only = request.readonly() || for_readers(result.capability.access_mode);
+  // Kubelet's, where the CSIDriver has podInfoOnMount.
+  const auto info = [&](const char* key) {
+    const auto found = result.volume_context.find(absl::StrCat("csi.storage.k8s.io/pod.", key));
+    return found == result.volume_context.end() ? "" : found->second;
+  };
+  result.pod = {info("namespace"), info("name"), info("uid")};
   return result;
 }
 

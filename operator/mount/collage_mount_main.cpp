@@ -19,20 +19,23 @@ namespace {
 
 using collage::mount::helper::Json;
 
+enum class Way { kForward, kBack };
+
 struct Verb {
   const char* name;
+  Way way;
   absl::StatusOr<Json> (*run)(const Json& request);
 };
 
 constexpr Verb kVerbs[] = {
-    {"loop-attach", collage::mount::helper::loop_attach},
-    {"loop-detach", collage::mount::helper::loop_detach},
-    {"find-device", collage::mount::helper::find_device},
-    {"format", collage::mount::helper::format},
-    {"mount", collage::mount::helper::mount_device},
-    {"bind", collage::mount::helper::bind},
-    {"unmount", collage::mount::helper::unmount},
-    {"inspect", collage::mount::helper::inspect},
+    {"loop-attach", Way::kForward, collage::mount::helper::loop_attach},
+    {"loop-detach", Way::kBack, collage::mount::helper::loop_detach},
+    {"find-device", Way::kForward, collage::mount::helper::find_device},
+    {"format", Way::kForward, collage::mount::helper::format},
+    {"mount", Way::kForward, collage::mount::helper::mount_device},
+    {"bind", Way::kForward, collage::mount::helper::bind},
+    {"unmount", Way::kBack, collage::mount::helper::unmount},
+    {"inspect", Way::kBack, collage::mount::helper::inspect},
 };
 
 constexpr int kLockTries = 100;
@@ -40,10 +43,16 @@ constexpr auto kLockPoll = std::chrono::milliseconds(10);
 
 // Held until this process and all that it started have ended, even where the kernel does not let them end: so
 // at most one of them hangs for a volume. Not close-on-exec: mkfs keeps it too.
-absl::Status take_lock(const std::string& path) {
+absl::Status take_lock(const std::string& path, Way way) {
   if (path.empty()) return absl::OkStatus();
-  const int fd = ::open(path.c_str(), O_RDWR | O_CREAT, 0600);
-  if (fd < 0) return collage::mount::helper::errno_status(errno, "open " + path);
+  int fd = ::open(path.c_str(), O_RDWR | O_CREAT, 0600);
+  if (fd < 0 && errno == EROFS) fd = ::open(path.c_str(), O_RDONLY);
+  if (fd < 0) {
+    // A state directory that is full or read-only never keeps a volume mounted.
+    if (way == Way::kBack && (errno == ENOSPC || errno == EDQUOT || errno == EROFS || errno == ENOENT))
+      return absl::OkStatus();
+    return collage::mount::helper::errno_status(errno, "open " + path);
+  }
   // What was killed a moment ago may still be on its way out.
   for (int i = 0; i < kLockTries; ++i) {
     if (::flock(fd, LOCK_EX | LOCK_NB) == 0) return absl::OkStatus();
@@ -56,10 +65,11 @@ absl::Status take_lock(const std::string& path) {
 absl::StatusOr<Json> carry_out(const std::string& input) {
   const Json request = Json::parse(input, nullptr, false);
   if (!request.is_object()) return absl::InvalidArgumentError("the request is not a JSON object");
-  COLLAGE_RETURN_IF_ERROR(take_lock(collage::mount::helper::text(request, "lock")));
   const std::string name = collage::mount::helper::text(request, "verb");
   for (const Verb& verb : kVerbs) {
-    if (name == verb.name) return verb.run(request);
+    if (name != verb.name) continue;
+    COLLAGE_RETURN_IF_ERROR(take_lock(collage::mount::helper::text(request, "lock"), verb.way));
+    return verb.run(request);
   }
   return absl::UnimplementedError("verb: \"" + name +
                                   "\" is not known; is this helper of the same version as the agent?");

@@ -15,7 +15,7 @@ namespace collage::mount {
 //   loop-attach  file, readOnly                        device, number, fileDevice, fileInode, created
 //   loop-detach  file, fileDevice, fileInode | device  detached, flushError
 //   find-device  serial, byId[]                        device, number
-//   format       device, fsType, uuid, readOnly        formatted
+//   format       device, fsType, uuid, readOnly, refuseBlank  formatted
 //   mount        device, target, fsType, options, readOnly   already
 //   bind         source, target, readOnly              already
 //   unmount      target, remove                        unmounted

@@ -1,5 +1,10 @@
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <stop_token>
 
 #include "absl/strings/str_cat.h"
 #include "base/files.h"
@@ -79,7 +84,10 @@ class KernelMounter : public Mounter {
     // A device that is mounted somewhere holds a file system, and mkfs's guard could not open it.
     const bool in_use = std::any_of(before.entries().begin(), before.entries().end(),
                                     [&](const MountEntry& entry) { return entry.device == reached.number; });
-    if (!in_use) COLLAGE_RETURN_IF_ERROR(format(context, volume, reached, file_system.type, read_only));
+    if (!in_use) {
+      COLLAGE_RETURN_IF_ERROR(
+          format(context, volume, reached, file_system.type, read_only, file_system.blank));
+    }
     return helper_
         .call(context, "mount", volume, kMount,
               {{"device", reached.path},
@@ -144,14 +152,24 @@ class KernelMounter : public Mounter {
 
   absl::StatusOr<MountTable> table() override { return read_mount_table(); }
 
+  // proc(5): an open mountinfo is "exceptional" once after each change.
+  void wait_for_change(const Context& context) override {
+    const base::UniqueFd stopped(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    const std::stop_callback on_stop(context.stop(), [&] { ::eventfd_write(stopped.get(), 1); });
+    pollfd waiting[] = {{mountinfo_.get(), POLLPRI, 0}, {stopped.get(), POLLIN, 0}};
+    const auto most = std::min<std::chrono::nanoseconds>(context.remaining(), std::chrono::hours(1));
+    ::poll(waiting, 2, static_cast<int>(std::chrono::ceil<std::chrono::milliseconds>(most).count()));
+  }
+
  private:
   // Formats a blank device; any other must hold a file system of this type already.
   absl::Status format(const Context& context, const std::string& volume, const Reached& reached,
-                      const std::string& type, bool read_only) {
+                      const std::string& type, bool read_only, Blank blank) {
     COLLAGE_ASSIGN_OR_RETURN(const Json done, helper_.call(context, "format", volume, kFormat,
                                                            {{"device", reached.path},
                                                             {"fsType", type},
                                                             {"uuid", file_system_uuid(volume)},
+                                                            {"refuseBlank", blank == Blank::kRefuse},
                                                             {"readOnly", read_only}}));
     if (base::get_bool(done, "/formatted")) {
       base::log::info(context, "blank volume formatted",
@@ -209,6 +227,7 @@ class KernelMounter : public Mounter {
   }
 
   HelperClient helper_;
+  const base::UniqueFd mountinfo_{::open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC)};
 };
 
 }  // namespace

@@ -30,10 +30,14 @@ struct Reached {
 
 enum class Writing { kAllowed, kReadOnly };
 
+// What is done with a device that is provably blank.
+enum class Blank { kFormat, kRefuse };
+
 struct FileSystem {
   std::string type;     // "ext4"; unused for a directory
   std::string options;  // of mount_options()
   Writing writing = Writing::kAllowed;
+  Blank blank = Blank::kFormat;
 };
 
 enum class Leftover { kKeep, kRemove };  // the directory or file that was mounted on
@@ -53,9 +57,9 @@ class Mounter {
   // Finds or makes the device, or the directory. UNIMPLEMENTED for an access that has no mounter yet.
   virtual absl::StatusOr<Reached> attach(const base::Context& context, const std::string& volume,
                                          const drivers::Access& access, Writing writing) = 0;
-  // Mounts at `target`; a device that is provably blank is formatted first, one that holds anything but a
-  // file system of this type is refused (FAILED_PRECONDITION). Mounted there already: OK. Something else is:
-  // FAILED_PRECONDITION.
+  // Mounts at `target`; a device that is provably blank is formatted first (or refused), one that holds
+  // anything but a file system of this type is refused (FAILED_PRECONDITION). Mounted there already: OK.
+  // Something else is: FAILED_PRECONDITION.
   virtual absl::Status mount(const base::Context& context, const std::string& volume, const Reached& reached,
                              const FileSystem& file_system, const std::string& target) = 0;
   // Shows a staged directory, or a block device, at one more path. The target is created; it must not be a
@@ -72,6 +76,8 @@ class Mounter {
   virtual absl::StatusOr<PathInfo> inspect(const base::Context& context, const std::string& volume,
                                            const std::string& path) = 0;
   virtual absl::StatusOr<MountTable> table() = 0;
+  // Until a mount was made or undone by anybody since the last call, or the context ends. One caller.
+  virtual void wait_for_change(const base::Context& context) = 0;
 };
 
 // Acts through the helper program (collage-mount). `lock_directory` (created) holds one lock file a volume.

@@ -34,14 +34,39 @@ absl::StatusOr<Handle> parse_handle(const std::string& handle) {
   return Handle{handle.substr(0, slash), handle.substr(slash + 1)};
 }
 
+namespace {
+
+// The volume that a call changes, so that no two change it at once; "" for the others. The ids of volumes
+// that belong to one node are "<node>/<name>": by the name alone create and remove of one volume meet.
+std::string changed_volume(drivers::Verb verb, const base::Json& arguments) {
+  using drivers::Verb;
+  if (verb == Verb::kCreate) return base::get_string(arguments, "/name");
+  if (verb != Verb::kRemove && verb != Verb::kAttach && verb != Verb::kDetach) return "";
+  const std::string id = base::get_string(arguments, "/id");
+  return id.substr(id.find_last_of('/') + 1);
+}
+
+// The operator knows no id of storage that belongs to one node: the node does.
+base::Json own_probe(const BackendTable::Backend& backend) {
+  return {{"initialize", backend.system_id.empty()}, {"expectedSystemID", backend.system_id}};
+}
+
+}  // namespace
+
 AgentImpl::AgentImpl(const AgentOptions& options, AgentParts parts)
     : options_(options),
       boot_id_(std::move(parts.boot_id)),
+      lock_(std::move(parts.lock)),
       mounter_(std::move(parts.mounter)),
       journal_(absl::StrCat(options.state_directory, "/volumes"), std::move(parts.journal_hook)),
-      backends_(
-          {options.node_name, options.kinds, parts.recheck, parts.probe_timeout}, [this] { tell_change(); },
-          [this] { look_for_stale(); }) {}
+      recheck_(parts.recheck),
+      settle_(parts.settle),
+      backends_({.node_name = options.node_name,
+                 .records_directory = absl::StrCat(options.state_directory, "/backends"),
+                 .kinds = options.kinds,
+                 .recheck = parts.recheck,
+                 .probe_timeout = parts.probe_timeout},
+                [this] { tell_change(); }) {}
 
 AgentImpl::~AgentImpl() = default;
 
@@ -58,12 +83,19 @@ absl::StatusOr<base::Json> AgentImpl::carry_out(const Context& context, const st
     return absl::NotFoundError(absl::StrCat("node ", options_.node_name, " knows no backend ", backend));
   if (found->driver == nullptr)
     return absl::FailedPreconditionError(absl::StrCat("backend ", backend, ": ", found->message));
-  if (found->hung) {
-    return absl::UnavailableError(
-        absl::StrCat("backend ", backend, " on node ", options_.node_name, ": ", found->message));
-  }
-  absl::StatusOr<base::Json> result = drivers::carry_out(context, *found->driver, verb, arguments);
-  if (verb == drivers::Verb::kProbe && result.ok()) backends_.recheck();
+  if (const std::string stuck = found->lane->stuck(); !stuck.empty()) return absl::UnavailableError(stuck);
+  // A directory that is not the one it should be answers nothing, least of all that a volume is gone.
+  if (found->owned() && !found->ready && verb != drivers::Verb::kProbe) return not_ready(*found);
+  const base::Json asked = verb == drivers::Verb::kProbe && found->owned() ? own_probe(*found) : arguments;
+  const std::string volume = changed_volume(verb, asked);
+  absl::StatusOr<base::Json> result =
+      found->lane->run(context, absl::StrCat(drivers::to_string(verb), volume.empty() ? "" : " ", volume),
+                       volume, [driver = found->driver, verb, asked](const Context& c) {
+                         return drivers::carry_out(c, *driver, verb, asked);
+                       });
+  if (verb == drivers::Verb::kProbe || !found->lane->stuck().empty()) backends_.recheck();
+  // The id of this node's own storage is not the backend's.
+  if (found->owned() && verb == drivers::Verb::kProbe && result.ok()) return base::Json::object();
   return result;
 }
 
@@ -115,20 +147,37 @@ void AgentImpl::forget(const Context& context, const std::string& handle) {
     std::lock_guard lock(mutex_);
     const auto record = records_.find(handle);
     if (record == records_.end()) return;
-    stale_.erase(record->second.staging_path);
-    for (const auto& [target, publication] : record->second.publications) stale_.erase(target);
+    troubles_.erase(record->second.staging_path);
+    witnessed_.erase(record->second.staging_path);
+    for (const auto& [target, publication] : record->second.publications) troubles_.erase(target);
     records_.erase(record);
   }
   tell_kinds();
   tell_change();
 }
 
-void AgentImpl::set_stale(const std::string& path, bool stale) {
+void AgentImpl::set_trouble(const std::string& path, Trouble trouble) {
   {
     std::lock_guard lock(mutex_);
-    if (stale ? !stale_.insert(path).second : stale_.erase(path) == 0) return;
+    const auto known = troubles_.find(path);
+    if (trouble.reason.empty()) {
+      if (known == troubles_.end()) return;
+      troubles_.erase(known);
+    } else {
+      if (known != troubles_.end() && known->second == trouble) return;
+      troubles_.insert_or_assign(path, std::move(trouble));
+    }
   }
   tell_change();
+}
+
+void AgentImpl::witness(const std::string& path, bool there) {
+  std::lock_guard lock(mutex_);
+  if (there) {
+    witnessed_.insert(path);
+  } else {
+    witnessed_.erase(path);
+  }
 }
 
 std::vector<std::string> AgentImpl::kinds_wanted() const {
@@ -171,10 +220,25 @@ NodeStatus AgentImpl::status() const {
   }
   status.mounts_held =
       static_cast<int>(std::count_if(records_.begin(), records_.end(), [&](const auto& entry) {
-        return entry.second.state == StageState::kStaged && !stale_.contains(entry.second.staging_path);
+        return entry.second.state == StageState::kStaged && !troubles_.contains(entry.second.staging_path);
       }));
-  status.mounts_stale = static_cast<int>(stale_.size());
+  status.mounts_stale = static_cast<int>(troubles_.size());
   status.mounts_healed = healed_;
+  for (const auto& [handle, record] : records_) {
+    const auto tell = [&, &volume = handle](const std::string& path, const Publication& publication) {
+      const auto found = troubles_.find(path);
+      const bool troubled = found != troubles_.end();
+      if ((!troubled && !publication.lost) || status.abnormal.size() == NodeStatus::kMostAbnormal) return;
+      status.abnormal.push_back({.volume = volume,
+                                 .path = path,
+                                 .reason = troubled ? found->second.reason : kMountLost,
+                                 .message = troubled ? found->second.message : made_again(path),
+                                 .healed = !troubled,
+                                 .pod = publication.pod});
+    };
+    tell(record.staging_path, {});
+    for (const auto& [target, publication] : record.publications) tell(target, publication);
+  }
   return status;
 }
 
@@ -198,6 +262,39 @@ void AgentImpl::tell_kinds() {
   if (kinds_changed_) kinds_changed_();
 }
 
+absl::Status AgentImpl::not_ready(const BackendTable::Backend& backend) const {
+  return absl::FailedPreconditionError(absl::StrCat("backend ", backend.config.name, " is not ready on node ",
+                                                    options_.node_name, ": ", backend.message));
+}
+
+namespace {
+
+absl::Status state_problem(const AgentOptions& options, const absl::Status& status) {
+  return absl::Status(status.code(),
+                      absl::StrCat("the state directory ", options.state_directory,
+                                   " cannot be used: ", std::string(status.message()),
+                                   ": make it a writable directory, or name another (--state-directory, in "
+                                   "the chart node.stateDirectory)"));
+}
+
+// One agent a state directory: two would each undo what the other does.
+absl::StatusOr<base::FileLock> lock_state(const AgentOptions& options) {
+  if (absl::Status made = base::make_directories(options.state_directory, 0700); !made.ok())
+    return state_problem(options, made);
+  absl::StatusOr<base::FileLock> lock =
+      base::FileLock::acquire(absl::StrCat(options.state_directory, "/agent.lock"));
+  if (absl::IsFailedPrecondition(lock.status())) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the state directory ", options.state_directory,
+                     " is in use by another agent: ", std::string(lock.status().message()),
+                     ": end it, or give this one a directory of its own (--state-directory)"));
+  }
+  if (!lock.ok()) return state_problem(options, lock.status());
+  return lock;
+}
+
+}  // namespace
+
 absl::StatusOr<std::unique_ptr<Agent>> make_agent(const AgentOptions& options) {
   if (options.node_name.empty()) return absl::InvalidArgumentError("node name: must be set");
   if (options.kinds == nullptr) return absl::InvalidArgumentError("kinds: must be set");
@@ -205,9 +302,11 @@ absl::StatusOr<std::unique_ptr<Agent>> make_agent(const AgentOptions& options) {
   COLLAGE_ASSIGN_OR_RETURN(const std::string boot_id, base::read_file("/proc/sys/kernel/random/boot_id"));
   AgentParts parts;
   parts.boot_id = std::string(absl::StripAsciiWhitespace(boot_id));
-  COLLAGE_ASSIGN_OR_RETURN(
-      parts.mounter,
-      mount::make_kernel_mounter(options.mount_helper, absl::StrCat(options.state_directory, "/locks")));
+  COLLAGE_ASSIGN_OR_RETURN(parts.lock, lock_state(options));
+  auto mounter =
+      mount::make_kernel_mounter(options.mount_helper, absl::StrCat(options.state_directory, "/locks"));
+  if (!mounter.ok()) return state_problem(options, mounter.status());
+  parts.mounter = *std::move(mounter);
   return std::make_unique<AgentImpl>(options, std::move(parts));
 }
 

@@ -32,6 +32,22 @@ struct BackendState {
   friend bool operator==(const BackendState&, const BackendState&) = default;
 };
 
+struct PodRef {  // as kubelet names it in a publish; empty where it does not
+  std::string name_space, name, uid;
+  friend bool operator==(const PodRef&, const PodRef&) = default;
+};
+
+// A path of a volume at which what a pod finds is not what it should be.
+struct AbnormalMount {
+  std::string volume;  // handle
+  std::string path;
+  std::string reason;  // "MountLost", "MountReplaced", "ReadOnly", "NotResponding"
+  std::string message;
+  bool healed = false;  // MountLost: the mount was made again, for whoever looks from now on
+  PodRef pod;
+  friend bool operator==(const AbnormalMount&, const AbnormalMount&) = default;
+};
+
 struct NodeStatus {
   std::vector<BackendState> backends;
   struct KindState {
@@ -42,6 +58,8 @@ struct NodeStatus {
   };
   std::vector<KindState> kinds;
   int mounts_held = 0, mounts_stale = 0, mounts_healed = 0;
+  std::vector<AbnormalMount> abnormal;  // by volume and path, at most kMostAbnormal
+  static constexpr size_t kMostAbnormal = 64;
   friend bool operator==(const NodeStatus&, const NodeStatus&) = default;
 };
 
@@ -58,6 +76,7 @@ struct PublishRequest {
   drivers::VolumeCapability capability;
   drivers::StringMap volume_context, publish_context;
   bool read_only = false;
+  PodRef pod;
 };
 
 struct VolumeStats {

@@ -6,8 +6,10 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
+#include "base/files.h"
 #include "operator/mount/mounter.h"
 #include "operator/node/agent.h"
 #include "operator/node/backend_table.h"
@@ -19,12 +21,30 @@ namespace collage::node {
 
 // What make_agent() fills in, and tests replace.
 struct AgentParts {
+  std::optional<base::FileLock> lock;  // of the state directory
   std::unique_ptr<mount::Mounter> mounter;
   std::string boot_id;
   Journal::Hook journal_hook;
   std::chrono::milliseconds recheck = std::chrono::seconds(30);
   std::chrono::milliseconds probe_timeout = std::chrono::seconds(10);
+  // How long the mount table must be left alone before it is looked at.
+  std::chrono::milliseconds settle = std::chrono::milliseconds(200);
 };
+
+// What is wrong at a path, in the words of AbnormalMount.
+struct Trouble {
+  std::string reason, message;
+  friend bool operator==(const Trouble&, const Trouble&) = default;
+};
+inline constexpr char kMountLost[] = "MountLost";
+inline constexpr char kMountReplaced[] = "MountReplaced";
+inline constexpr char kNotResponding[] = "NotResponding";
+
+// What the mount table says against the staging path or a target of a record.
+Trouble trouble_of(const VolumeRecord& record, const std::string& path, const mount::MountTable& table);
+Trouble replaced(const std::string& path);  // by a mount that we did not make
+// To a pod whose mount was lost and is there again.
+std::string made_again(const std::string& path);
 
 // The state machine of journal.h, over a Mounter. Each step: take the volume's lock, compare the record with
 // the mount table, note the intent, act, note the result. So a step that is repeated, by its caller or after
@@ -61,7 +81,8 @@ class AgentImpl : public Agent {
   absl::StatusOr<VolumeRecord> plan_stage(const StageRequest& request, const std::string& staging_path);
   absl::Status check_staged(const StageRequest& request, const VolumeRecord& record,
                             const std::string& staging_path, const mount::MountTable& table, bool& done);
-  absl::Status do_stage(const base::Context& context, VolumeRecord record, bool fresh);
+  absl::Status do_stage(const base::Context& context, VolumeRecord record, bool fresh,
+                        mount::Blank blank = mount::Blank::kFormat);
   absl::Status roll_back(const base::Context& context, const VolumeRecord& record);
   absl::Status finish_unstage(const base::Context& context, const VolumeRecord& record);
   absl::StatusOr<std::string> lost_loop(const std::string& handle, const mount::MountTable& table);
@@ -83,27 +104,38 @@ class AgentImpl : public Agent {
   absl::Status recover_publications(const base::Context& context, VolumeRecord& record, Boot boot,
                                     const mount::MountTable& table);
   void find_unjournaled(const mount::MountTable& table);
-  void look_for_stale();
+  // heal.cpp
+  void keep(std::stop_token stop);
+  void look_after(const base::Context& context);
+  void look_after(const base::Context& context, VolumeRecord record, const mount::MountTable& table);
+  absl::Status check_still_here(const base::Context& context, const VolumeRecord& record);
+  absl::Status heal_staging(const base::Context& context, VolumeRecord& record);
+  absl::Status heal_target(const base::Context& context, const VolumeRecord& record,
+                           const std::string& target);
 
+  absl::Status not_ready(const BackendTable::Backend& backend) const;
   absl::StatusOr<VolumeLocks::Hold> begin(const base::Context& context, const std::string& handle);
   std::optional<VolumeRecord> find_record(const std::string& handle) const;
   absl::Status save(const VolumeRecord& record);  // to the disk, then to memory
   absl::Status save_if_possible(const base::Context& context, const VolumeRecord& record);  // memory always
   void forget(const base::Context& context, const std::string& handle);
-  void set_stale(const std::string& path, bool stale);
+  void set_trouble(const std::string& path, Trouble trouble);  // Trouble{}: none
+  void witness(const std::string& path, bool there);
   void tell_change();
   void tell_kinds();
 
   const AgentOptions options_;
   const std::string boot_id_;
+  const std::optional<base::FileLock> lock_;
   const std::unique_ptr<mount::Mounter> mounter_;
   Journal journal_;
   VolumeLocks locks_;
 
   mutable std::mutex mutex_;
   bool recovered_ = false;
-  std::map<std::string, VolumeRecord> records_;     // by handle
-  std::set<std::string> stale_;                     // paths where the mount table contradicts the journal
+  std::map<std::string, VolumeRecord> records_;  // by handle
+  std::map<std::string, Trouble> troubles_;      // by path: what is wrong there now
+  std::set<std::string> witnessed_;  // paths at which this process saw the volume: only these are healed
   std::map<std::string, std::string> unjournaled_;  // staging path -> kind: mounted, and not in the journal
   std::map<std::string, NodeStatus::KindState> kind_states_;
   int healed_ = 0;
@@ -111,7 +143,9 @@ class AgentImpl : public Agent {
   std::mutex callbacks_mutex_;
   std::function<void()> changed_, kinds_changed_;
 
-  BackendTable backends_;  // last: its threads call the above
+  const std::chrono::milliseconds recheck_, settle_;
+  BackendTable backends_;  // its threads call the above
+  std::jthread keeper_;    // last: begun by recover()
 };
 
 // Absolute, without ".", ".." or "//": a path that may be mounted on. INVALID_ARGUMENT naming the field.

@@ -3,45 +3,37 @@
 #include <condition_variable>
 #include <map>
 #include <mutex>
+#include <nlohmann/json.hpp>
 #include <set>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "base/json.h"
 #include "base/log.h"
+#include "base/status.h"
+#include "drivers/operation.h"
+#include "operator/node/backend_records.h"
 
 namespace collage::node {
 
-// Shared with the probes, which may outlive the table.
-struct BackendTable::State : std::enable_shared_from_this<State> {
-  struct Entry : Backend {
-    bool probing = false;
-  };
+using base::Json;
 
-  Options options;
-  // Under a mutex of its own, held during the call: the table's end waits for it, and a probe that comes back
-  // later tells nobody.
-  std::mutex telling;
-  std::function<void()> changed, tick;
+struct BackendTable::State {
+  explicit State(Options given) : options(std::move(given)), records(options.records_directory) {}
+
+  const Options options;
+  const BackendRecords records;
+  std::function<void()> changed;  // never called with `mutex` held
   mutable std::mutex mutex;
-  std::condition_variable_any wake;  // the rounds: a probe came back, or one is wanted soon
-  std::map<std::string, std::shared_ptr<Entry>> entries;
+  std::condition_variable_any wake;
+  std::map<std::string, std::shared_ptr<Backend>> backends;
   bool soon = false;
-  std::stop_source stop;
   std::jthread rounds;
 
-  void tell(std::function<void()> State::*what) {
-    std::lock_guard lock(telling);
-    if (this->*what) (this->*what)();
-  }
+  std::shared_ptr<Backend> make(BackendConfig config) const;
   void run(std::stop_token stop);
-  void probe(const std::shared_ptr<Entry>& entry, std::stop_token stop, std::unique_lock<std::mutex>& lock);
-  // True when it differs from before. The lock is held.
-  static bool apply(Entry& entry, bool ready, std::string message) {
-    if (entry.ready == ready && entry.message == message) return false;
-    entry.ready = ready;
-    entry.message = std::move(message);
-    return true;
-  }
+  void probe(const std::shared_ptr<Backend>& backend, std::stop_token stop);
+  absl::StatusOr<std::string> ask(const Backend& backend, std::stop_token stop) const;
 };
 
 namespace {
@@ -64,92 +56,113 @@ const drivers::Kind* find_kind(const std::vector<drivers::Kind>& kinds, const st
 
 }  // namespace
 
-// A round of probes, then a pause; a hung one is passed over until it comes back.
+std::shared_ptr<BackendTable::Backend> BackendTable::State::make(BackendConfig config) const {
+  auto backend = std::make_shared<Backend>();
+  backend->kind = find_kind(*options.kinds, config.kind);
+  backend->config = std::move(config);
+  if (backend->kind == nullptr) {
+    backend->message = absl::StrCat("this version has no driver of kind ", backend->config.kind);
+    return backend;
+  }
+  backend->system_id = backend->owned() ? records.find(backend->config) : backend->config.system_id;
+  backend->driver = make_driver(*backend->kind, backend->config, options.node_name, backend->message);
+  if (backend->driver == nullptr) return backend;
+  backend->message = "its storage was not looked at yet";
+  backend->lane = std::make_shared<DriverLane>(DriverLane::Options{
+      .where = absl::StrCat("backend ", backend->config.name, " on node ", options.node_name)});
+  return backend;
+}
+
+// A round of probes, all at once, then a pause. Each ends with its deadline, whatever its storage does.
 void BackendTable::State::run(std::stop_token stop) {
   std::unique_lock lock(mutex);
   while (!stop.stop_requested()) {
     soon = false;
-    std::vector<std::shared_ptr<Entry>> due;
-    for (const auto& [name, entry] : entries) {
-      if (entry->driver != nullptr && !entry->probing) due.push_back(entry);
+    std::vector<std::shared_ptr<Backend>> due;
+    for (const auto& [name, backend] : backends) {
+      if (backend->driver != nullptr) due.push_back(backend);
     }
-    for (const std::shared_ptr<Entry>& entry : due) {
-      if (!stop.stop_requested()) probe(entry, stop, lock);
-    }
-    if (soon) continue;
     lock.unlock();
-    tell(&State::tick);
+    {
+      std::vector<std::jthread> probes;
+      for (const std::shared_ptr<Backend>& backend : due)
+        probes.emplace_back([this, backend, stop] { probe(backend, stop); });
+    }
     lock.lock();
     wake.wait_for(lock, stop, options.recheck, [this] { return soon; });
   }
 }
 
-// The driver's own file calls may hang for ever: they run on a thread that nothing but its end waits for.
-void BackendTable::State::probe(const std::shared_ptr<Entry>& entry, std::stop_token rounds_stop,
-                                std::unique_lock<std::mutex>& lock) {
-  entry->probing = true;
-  const drivers::Driver::ProbeOptions expected{.initialize = false,
-                                               .expected_system_id = entry->config.system_id};
-  const base::Context context = base::Context(stop.get_token()).with_timeout(options.probe_timeout);
-  std::thread([keep = shared_from_this(), entry, driver = entry->driver, expected, context] {
-    const absl::Status status = driver->probe(context, expected).status();
-    bool changed = false;
-    {
-      std::lock_guard lock(keep->mutex);
-      entry->probing = entry->hung = false;
-      changed = apply(*entry, status.ok(), std::string(status.message()));
-    }
-    keep->wake.notify_all();
-    if (changed) keep->tell(&State::changed);
-  }).detach();
-  if (wake.wait_for(lock, rounds_stop, options.probe_timeout, [&] { return !entry->probing; })) return;
-  if (rounds_stop.stop_requested()) return;
-  entry->hung = true;
-  const bool changed =
-      apply(*entry, false, "its storage does not answer this node; is the server of the share up?");
-  lock.unlock();
-  if (changed) tell(&State::changed);
-  lock.lock();
+// The id of the storage that is there.
+absl::StatusOr<std::string> BackendTable::State::ask(const Backend& backend, std::stop_token stop) const {
+  const base::Context context = base::Context(stop).with_timeout(options.probe_timeout);
+  const drivers::Driver::ProbeOptions expected{.initialize = backend.owned() && backend.system_id.empty(),
+                                               .expected_system_id = backend.system_id};
+  COLLAGE_ASSIGN_OR_RETURN(
+      const Json found,
+      backend.lane->run(context, "probe", "",
+                        [driver = backend.driver, expected](const base::Context& c) -> absl::StatusOr<Json> {
+                          COLLAGE_ASSIGN_OR_RETURN(const drivers::ProbeResult result,
+                                                   driver->probe(c, expected));
+                          return Json(result.system_id);
+                        }));
+  return found.get<std::string>();
 }
 
-BackendTable::BackendTable(Options options, std::function<void()> changed, std::function<void()> tick)
-    : state_(std::make_shared<State>()) {
-  state_->options = std::move(options);
+void BackendTable::State::probe(const std::shared_ptr<Backend>& backend, std::stop_token stop) {
+  Backend seen;
+  {
+    std::lock_guard lock(mutex);
+    seen = *backend;
+  }
+  absl::StatusOr<std::string> id = ask(seen, stop);
+  if (stop.stop_requested()) return;
+  absl::Status status = id.status();
+  if (status.ok() && seen.owned() && seen.system_id.empty() && !id->empty()) {
+    // Crash before it is noted: the next probe finds the marker and notes it.
+    status = base::annotate(records.write(seen.config, *id),
+                            absl::StrCat("the id of its storage cannot be noted below ",
+                                         options.records_directory, ": make room there, make it writable"));
+    if (status.ok()) seen.system_id = *id;
+  }
+  std::string message(status.message());
+  {
+    std::lock_guard lock(mutex);
+    backend->system_id = seen.system_id;
+    if (backend->ready == status.ok() && backend->message == message) return;
+    backend->ready = status.ok();
+    backend->message = std::move(message);
+  }
+  changed();
+}
+
+BackendTable::BackendTable(Options options, std::function<void()> changed)
+    : state_(std::make_unique<State>(std::move(options))) {
   state_->changed = std::move(changed);
-  state_->tick = std::move(tick);
-  state_->rounds = std::jthread([state = state_](std::stop_token stop) { state->run(stop); });
+  state_->rounds = std::jthread([state = state_.get()](std::stop_token stop) { state->run(stop); });
 }
 
 BackendTable::~BackendTable() {
-  state_->stop.request_stop();
   state_->rounds.request_stop();
   state_->rounds.join();
-  std::lock_guard lock(state_->telling);
-  state_->changed = state_->tick = nullptr;
 }
 
 void BackendTable::set(std::vector<BackendConfig> configs) {
+  std::map<std::string, std::shared_ptr<Backend>> before;
   {
     std::lock_guard lock(state_->mutex);
-    std::map<std::string, std::shared_ptr<State::Entry>> entries;
-    for (BackendConfig& config : configs) {
-      const auto before = state_->entries.find(config.name);
-      if (before != state_->entries.end() && before->second->config == config) {
-        entries[config.name] = before->second;
-        continue;
-      }
-      auto entry = std::make_shared<State::Entry>();
-      entry->kind = find_kind(*state_->options.kinds, config.kind);
-      entry->message.clear();
-      if (entry->kind == nullptr) {
-        entry->message = absl::StrCat("this version has no driver of kind ", config.kind);
-      } else {
-        entry->driver = make_driver(*entry->kind, config, state_->options.node_name, entry->message);
-      }
-      entry->config = std::move(config);
-      entries[entry->config.name] = std::move(entry);
-    }
-    state_->entries = std::move(entries);
+    before = state_->backends;
+  }
+  state_->records.keep_only(configs);
+  std::map<std::string, std::shared_ptr<Backend>> after;
+  for (BackendConfig& config : configs) {
+    const auto known = before.find(config.name);
+    const bool same = known != before.end() && known->second->config == config;
+    after[config.name] = same ? known->second : state_->make(config);
+  }
+  {
+    std::lock_guard lock(state_->mutex);
+    state_->backends = std::move(after);
     state_->soon = true;
   }
   state_->wake.notify_all();
@@ -157,24 +170,24 @@ void BackendTable::set(std::vector<BackendConfig> configs) {
 
 std::optional<BackendTable::Backend> BackendTable::find(const std::string& name) const {
   std::lock_guard lock(state_->mutex);
-  const auto entry = state_->entries.find(name);
-  if (entry == state_->entries.end()) return std::nullopt;
-  return *entry->second;
+  const auto backend = state_->backends.find(name);
+  if (backend == state_->backends.end()) return std::nullopt;
+  return *backend->second;
 }
 
 std::vector<BackendState> BackendTable::states() const {
   std::lock_guard lock(state_->mutex);
   std::vector<BackendState> states;
-  for (const auto& [name, entry] : state_->entries)
-    states.push_back({name, entry->ready, entry->ready ? "" : entry->message});
+  for (const auto& [name, backend] : state_->backends)
+    states.push_back({name, backend->ready, backend->ready ? "" : backend->message});
   return states;
 }
 
 std::vector<std::string> BackendTable::kinds() const {
   std::lock_guard lock(state_->mutex);
   std::set<std::string> kinds;
-  for (const auto& [name, entry] : state_->entries) {
-    if (entry->kind != nullptr) kinds.insert(entry->config.kind);
+  for (const auto& [name, backend] : state_->backends) {
+    if (backend->kind != nullptr) kinds.insert(backend->config.kind);
   }
   return {kinds.begin(), kinds.end()};
 }

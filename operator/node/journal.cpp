@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/files.h"
 #include "base/log.h"
+#include "base/metrics.h"
 #include "base/random.h"
 #include "base/status.h"
 
@@ -33,6 +34,12 @@ std::string escape(const std::string& handle) {
   }
   if (name.size() <= kLongestName) return name;
   return absl::StrCat(name.substr(0, 100), "-", base::sha256_hex(handle));
+}
+
+const base::Counter& write_failures_total() {
+  static const base::Counter counter("collage_node_journal_write_failures_total",
+                                     "Journal files that could not be written.");
+  return counter;
 }
 
 absl::StatusOr<VolumeRecord> read_record(const std::string& path) {
@@ -70,10 +77,14 @@ absl::StatusOr<Journal::Loaded> Journal::load() {
         absl::StrCat(path, absl::IsUnimplemented(record.status()) ? ".newer" : ".corrupt");
     base::log::error(base::Context(), "a journal file cannot be read and is set aside",
                      {{"path", path}, {"as", aside}, {"error", record.status()}});
-    if (std::rename(path.c_str(), aside.c_str()) != 0)
-      return base::errno_status(errno, absl::StrCat("rename ", path));
-    COLLAGE_RETURN_IF_ERROR(base::fsync_directory(directory_));
     loaded.set_aside.push_back(aside);
+    absl::Status moved = std::rename(path.c_str(), aside.c_str()) == 0
+                             ? base::fsync_directory(directory_)
+                             : base::errno_status(errno, absl::StrCat("rename ", path));
+    // On a disk that can only be read it stays where it is, and counts as set aside all the same.
+    if (!moved.ok())
+      base::log::warning(base::Context(), "a journal file stays in place though it cannot be read",
+                         {{"path", path}, {"error", moved}});
   }
   return loaded;
 }
@@ -84,9 +95,11 @@ absl::Status Journal::write(const VolumeRecord& record) {
   absl::Status status = hook_ ? hook_(path) : absl::OkStatus();
   if (status.ok()) status = base::write_file_atomic(path, base::dump_json(json), 0600);
   // Never final: the call is made again, and the disk may have room by then.
-  if (!status.ok())
-    return absl::UnavailableError(absl::StrCat("write the journal: ", std::string(status.message())));
-  return absl::OkStatus();
+  if (status.ok()) return status;
+  write_failures_total().add();
+  return absl::UnavailableError(absl::StrCat(
+      "nothing is staged or published while the agent's state directory cannot be written: make room below ",
+      directory_, ", and see that it is not read-only (", std::string(status.message()), ")"));
 }
 
 absl::Status Journal::remove(const std::string& handle) {

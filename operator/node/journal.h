@@ -11,6 +11,7 @@
 #include "drivers/access.h"
 #include "drivers/volume.h"
 #include "operator/mount/mounter.h"
+#include "operator/node/agent.h"
 
 // What this node has done, is doing and has undone to each volume: one file a volume, written before and
 // after each act, so that a crash at any instant leaves a note of what was under way. No secret is ever in
@@ -23,6 +24,8 @@ enum class PublishState { kPublishing, kPublished, kUnpublishing };
 struct Publication {
   PublishState state = PublishState::kPublishing;
   bool read_only = false;
+  bool lost = false;  // its mount went away once: a container that was started then does not see the volume
+  PodRef pod;
   friend bool operator==(const Publication&, const Publication&) = default;
 };
 

@@ -86,8 +86,11 @@ absl::StatusOr<Json> to_json(const VolumeRecord& record) {
   COLLAGE_ASSIGN_OR_RETURN(Json access, access_json(record.access));
   Json publications = Json::object();
   for (const auto& [target, publication] : record.publications) {
-    publications[target] = {{"state", word(kPublishStates, publication.state)},
-                            {"readOnly", publication.read_only}};
+    Json entry = {{"state", word(kPublishStates, publication.state)}, {"readOnly", publication.read_only}};
+    if (publication.lost) entry["lost"] = true;
+    if (const PodRef& pod = publication.pod; !pod.name.empty())
+      entry["pod"] = {{"namespace", pod.name_space}, {"name", pod.name}, {"uid", pod.uid}};
+    publications[target] = std::move(entry);
   }
   return Json{{"version", kVersion},
               {"handle", record.handle},
@@ -139,6 +142,9 @@ absl::StatusOr<VolumeRecord> record_from_json(const Json& json) {
     Publication& publication = record.publications[target];
     COLLAGE_RETURN_IF_ERROR(read_word(kPublishStates, entry, "state", publication.state));
     publication.read_only = base::get_bool(entry, "/readOnly");
+    publication.lost = base::get_bool(entry, "/lost");
+    publication.pod = {base::get_string(entry, "/pod/namespace"), base::get_string(entry, "/pod/name"),
+                       base::get_string(entry, "/pod/uid")};
   }
   return record;
 }

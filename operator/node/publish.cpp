@@ -50,7 +50,7 @@ absl::StatusOr<VolumeRecord> AgentImpl::restage(const Context& context, const Pu
                                        request.volume_context, request.publish_context, before.read_only},
                                       before.staging_path));
   planned.publications = std::move(before.publications);
-  COLLAGE_RETURN_IF_ERROR(do_stage(context, std::move(planned), false));
+  COLLAGE_RETURN_IF_ERROR(do_stage(context, std::move(planned), false, mount::Blank::kRefuse));
   std::optional<VolumeRecord> record = find_record(request.handle);
   if (!record.has_value()) return not_staged(request.handle, before.staging_path);
   return *std::move(record);
@@ -149,7 +149,7 @@ absl::Status AgentImpl::publish(const Context& context, const PublishRequest& re
   COLLAGE_RETURN_IF_ERROR(check_targets(request, record, target, read_only, table, done));
   if (done) return absl::OkStatus();
   Publication& publication = record.publications[target];
-  publication = {PublishState::kPublishing, read_only};
+  publication = {PublishState::kPublishing, read_only, false, request.pod};
   COLLAGE_RETURN_IF_ERROR(save(record));
   // Crash here: recovery finds nothing mounted and forgets the publication. A mount of ours is adopted as it
   // is.
@@ -163,7 +163,8 @@ absl::Status AgentImpl::publish(const Context& context, const PublishRequest& re
   // Crash here: recovery finds the mount, and completes the note.
   publication.state = PublishState::kPublished;
   COLLAGE_RETURN_IF_ERROR(save(record));
-  set_stale(target, false);
+  set_trouble(target, {});
+  witness(target, true);
   base::log::info(context, "volume published",
                   {{"volume", record.handle}, {"path", target}, {"readOnly", read_only}});
   return absl::OkStatus();
@@ -174,7 +175,8 @@ absl::Status AgentImpl::finish_unpublish(const Context& context, VolumeRecord& r
   COLLAGE_RETURN_IF_ERROR(mounter_->unmount(context, record.handle, target, mount::Leftover::kRemove));
   record.publications.erase(target);
   COLLAGE_RETURN_IF_ERROR(save_if_possible(context, record));
-  set_stale(target, false);
+  set_trouble(target, {});
+  witness(target, false);
   base::log::info(context, "volume unpublished", {{"volume", record.handle}, {"path", target}});
   return absl::OkStatus();
 }
@@ -220,23 +222,28 @@ absl::StatusOr<VolumeStats> AgentImpl::stats(const Context& context, const std::
   }
   const std::string looked_at = block ? record->reached.path : path;
   const absl::StatusOr<mount::PathInfo> info = mounter_->inspect(context, handle, looked_at);
+  if (!info.ok() && context.stopped()) return info.status();
+  Trouble trouble;
   if (!info.ok()) {
-    if (context.stopped()) return info.status();
-    stats.abnormal = true;
-    stats.message = std::string(info.status().message());
-    return stats;
+    trouble = {kNotResponding, std::string(info.status().message())};
+  } else {
+    stats.total_bytes = info->total_bytes;
+    stats.used_bytes = info->used_bytes;
+    stats.available_bytes = info->available_bytes;
+    stats.total_inodes = info->total_inodes;
+    stats.used_inodes = info->used_inodes;
+    stats.available_inodes = info->available_inodes;
+    if (entry != nullptr && record.has_value()) trouble = trouble_of(*record, path, table);
   }
-  stats.total_bytes = info->total_bytes;
-  stats.used_bytes = info->used_bytes;
-  stats.available_bytes = info->available_bytes;
-  stats.total_inodes = info->total_inodes;
-  stats.used_inodes = info->used_inodes;
-  stats.available_inodes = info->available_inodes;
-  if (!block && record.has_value() && !record->read_only && entry->super_read_only) {
-    stats.abnormal = true;
-    stats.message =
-        "the kernel made the file system read-only after an error: the node's kernel log says which";
+  if (known) set_trouble(path, trouble);
+  const auto publication =
+      record.has_value() ? record->publications.find(path) : decltype(record->publications.end()){};
+  if (trouble.reason.empty() && record.has_value() && publication != record->publications.end() &&
+      publication->second.lost) {
+    trouble.message = made_again(path);
   }
+  stats.abnormal = !trouble.message.empty();
+  stats.message = trouble.message;
   return stats;
 }
 

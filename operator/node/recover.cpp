@@ -4,7 +4,6 @@
 #include "base/log.h"
 #include "base/metrics.h"
 #include "base/status.h"
-#include "base/subprocess.h"
 #include "operator/node/agent_impl.h"
 
 namespace collage::node {
@@ -32,32 +31,6 @@ std::string kind_of_staging_path(const std::string& path, const std::vector<driv
   return "";
 }
 
-// Paths of the record at which the table shows something else than it says.
-std::vector<std::string> contradictions(const VolumeRecord& record, const std::string& boot_id,
-                                        const mount::MountTable& table) {
-  const Boot boot = record.boot_id == boot_id ? Boot::kSame : Boot::kOther;
-  std::vector<std::string> paths;
-  if (decide(record.state, boot, staging_seen(record, boot, table)) == StageDecision::kReportStale) {
-    paths.push_back(record.staging_path);
-  }
-  for (const auto& [target, publication] : record.publications) {
-    const Seen seen = target_seen(record, target, table);
-    if (decide(publication.state, boot, seen) == PublishDecision::kReportStale) paths.push_back(target);
-  }
-  return paths;
-}
-
-void show(const NodeStatus& status) {
-  static const base::Gauge mounts("collage_node_mounts",
-                                  "Volumes staged here, and paths whose mount is gone.", {"state"});
-  static const base::Gauge abandoned(
-      "collage_node_abandoned_children",
-      "Steps that hang in the kernel and were given up, at most one a volume.");
-  mounts.set(status.mounts_held, {"held"});
-  mounts.set(status.mounts_stale, {"stale"});
-  abandoned.set(base::abandoned_children());
-}
-
 }  // namespace
 
 absl::Status AgentImpl::recover(const Context& context) {
@@ -82,6 +55,7 @@ absl::Status AgentImpl::recover(const Context& context) {
   }
   tell_kinds();
   tell_change();
+  keeper_ = std::jthread([this](std::stop_token stop) { keep(stop); });
   return absl::OkStatus();
 }
 
@@ -106,7 +80,7 @@ absl::Status AgentImpl::recover_publications(const Context& context, VolumeRecor
       case PublishDecision::kReportStale:
         base::log::warning(context, "the mount table contradicts the journal",
                            {{"volume", record.handle}, {"path", target}});
-        set_stale(target, true);
+        set_trouble(target, boot == Boot::kOther ? replaced(target) : trouble_of(record, target, table));
         break;
     }
   }
@@ -141,7 +115,8 @@ absl::Status AgentImpl::recover_volume(const Context& context, VolumeRecord reco
     case StageDecision::kReportStale:
       base::log::warning(context, "the mount table contradicts the journal",
                          {{"volume", record.handle}, {"path", record.staging_path}});
-      set_stale(record.staging_path, true);
+      set_trouble(record.staging_path, boot == Boot::kOther ? replaced(record.staging_path)
+                                                            : trouble_of(record, record.staging_path, table));
       return absl::OkStatus();
   }
   __builtin_unreachable();
@@ -156,35 +131,6 @@ void AgentImpl::find_unjournaled(const mount::MountTable& table) {
       return record.second.staging_path == entry.mount_point;
     });
     if (!kind.empty() && !known) unjournaled_[entry.mount_point] = kind;
-  }
-}
-
-// Every 30 s: mounts that went away under a volume that nobody works on.
-void AgentImpl::look_for_stale() {
-  show(status());
-  const absl::StatusOr<mount::MountTable> before = mounter_->table();
-  if (!before.ok()) return;
-  std::vector<std::string> handles;
-  {
-    std::lock_guard lock(mutex_);
-    if (!recovered_) return;
-    for (const auto& [handle, record] : records_) handles.push_back(handle);
-  }
-  for (const std::string& handle : handles) {
-    const absl::StatusOr<VolumeLocks::Hold> hold = locks_.try_acquire(handle);
-    const std::optional<VolumeRecord> record = hold.ok() ? find_record(handle) : std::nullopt;
-    if (!record.has_value() || record->state != StageState::kStaged) continue;
-    std::vector<std::string> stale = contradictions(*record, boot_id_, *before);
-    if (!stale.empty()) {  // that table may be older than the volume's last step
-      const absl::StatusOr<mount::MountTable> now = mounter_->table();
-      if (!now.ok()) return;
-      stale = contradictions(*record, boot_id_, *now);
-    }
-    auto is_stale = [&](const std::string& path) {
-      return std::find(stale.begin(), stale.end(), path) != stale.end();
-    };
-    set_stale(record->staging_path, is_stale(record->staging_path));
-    for (const auto& [target, publication] : record->publications) set_stale(target, is_stale(target));
   }
 }
 

@@ -7,7 +7,7 @@
 // Pure.
 //
 // The rule: nothing is unmounted unless the journal says that its removal had begun, and nothing is mounted:
-// whether the volume is still attached here, only the next request tells.
+// whether the volume is still attached here, the storage tells (heal.cpp), or the next request.
 namespace collage::node {
 
 enum class Boot { kSame, kOther };
@@ -37,8 +37,8 @@ enum class PublishDecision {
 };
 PublishDecision decide(PublishState state, Boot boot, Seen seen);
 
-// A raw block volume has no mount at its staging path: once staged, its device is there, and a loop device has
-// its image.
+// A raw block volume has no mount at its staging path: once staged, its device is there, and a loop device
+// has its image.
 Seen staging_seen(const VolumeRecord& record, Boot boot, const mount::MountTable& table);
 Seen target_seen(const VolumeRecord& record, const std::string& target, const mount::MountTable& table);
 

@@ -79,10 +79,7 @@ absl::StatusOr<VolumeRecord> AgentImpl::plan_stage(const StageRequest& request,
     return absl::FailedPreconditionError(
         absl::StrCat("node ", options_.node_name, " knows no StorageBackend ", handle.backend));
   }
-  if (!backend->ready) {
-    return absl::FailedPreconditionError(absl::StrCat("backend ", handle.backend, " is not ready on node ",
-                                                      options_.node_name, ": ", backend->message));
-  }
+  if (!backend->ready) return not_ready(*backend);
   const auto made_on = request.volume_context.find(kSystemId);
   if (made_on != request.volume_context.end() && made_on->second != backend->config.system_id) {
     return absl::FailedPreconditionError(
@@ -159,7 +156,8 @@ absl::Status AgentImpl::stage(const Context& context, const StageRequest& reques
 }
 
 // `fresh`: the volume had no record, so that after a failure nothing of it need stay.
-absl::Status AgentImpl::do_stage(const Context& context, VolumeRecord record, bool fresh) {
+absl::Status AgentImpl::do_stage(const Context& context, VolumeRecord record, bool fresh,
+                                 mount::Blank blank) {
   record.state = StageState::kStaging;
   record.reached = {};
   COLLAGE_RETURN_IF_ERROR(save(record));
@@ -170,7 +168,7 @@ absl::Status AgentImpl::do_stage(const Context& context, VolumeRecord record, bo
   if (status.ok() && record.mode == VolumeMode::kFilesystem) {
     status = mounter_->mount(context, record.handle, *reached,
                              {record.fs_type, record.options,
-                              record.read_only ? mount::Writing::kReadOnly : mount::Writing::kAllowed},
+                              record.read_only ? mount::Writing::kReadOnly : mount::Writing::kAllowed, blank},
                              record.staging_path);
   }
   if (!status.ok()) {
@@ -186,7 +184,8 @@ absl::Status AgentImpl::do_stage(const Context& context, VolumeRecord record, bo
   record.reached = *std::move(reached);
   record.state = StageState::kStaged;
   COLLAGE_RETURN_IF_ERROR(save(record));
-  set_stale(record.staging_path, false);
+  set_trouble(record.staging_path, {});
+  witness(record.staging_path, true);
   base::log::info(context, "volume staged",
                   {{"volume", record.handle}, {"path", record.staging_path}, {"as", staged_as(record)}});
   return absl::OkStatus();
@@ -209,8 +208,8 @@ absl::Status AgentImpl::finish_unstage(const Context& context, const VolumeRecor
   return absl::OkStatus();
 }
 
-// The loop device of a volume that is mounted nowhere and that no record tells of, "" when there is none. Found
-// by the name of its image's directory; several that fit are a person's to tell apart.
+// The loop device of a volume that is mounted nowhere and that no record tells of, "" when there is none.
+// Found by the name of its image's directory; several that fit are a person's to tell apart.
 absl::StatusOr<std::string> AgentImpl::lost_loop(const std::string& handle, const mount::MountTable& table) {
   std::vector<std::string> devices = table.loops_in(handle.substr(handle.find_last_of('/') + 1));
   {

@@ -21,7 +21,8 @@ Json csi_driver_object(const drivers::Kind& kind) {
         {"labels", {{"app.kubernetes.io/managed-by", "collage"}}}}},
       {"spec",
        {{"attachRequired", kind.attaches},
-        {"podInfoOnMount", false},
+        // So that a node can name the pod whose mount is lost, without reading any.
+        {"podInfoOnMount", true},
         // A file system of one volume may be chowned for the pod; a share that many use may not.
         {"fsGroupPolicy", formatted_here ? "File" : "None"},
         {"storageCapacity", true},

@@ -20,7 +20,7 @@ namespace {
 using base::Json;
 
 constexpr auto kOperationTimeout = std::chrono::minutes(5);
-constexpr size_t kThreads = 32;
+constexpr size_t kThreads = 32;  // of one backend
 constexpr auto kMeasureEvery = std::chrono::seconds(30);
 constexpr auto kMeasureTimeout = std::chrono::seconds(10);
 
@@ -45,7 +45,17 @@ std::string subject_of(const std::string& backend, const Json& arguments) {
 }
 
 Json state_json(const node::NodeStatus& state) {
-  Json kinds = Json::array(), backends = Json::array();
+  Json kinds = Json::array(), backends = Json::array(), abnormal = Json::array();
+  for (const auto& mount : state.abnormal) {
+    Json entry = {{"volume", mount.volume},
+                  {"path", mount.path},
+                  {"reason", mount.reason},
+                  {"message", mount.message},
+                  {"healed", mount.healed}};
+    if (!mount.pod.name.empty())
+      entry["pod"] = {{"namespace", mount.pod.name_space}, {"name", mount.pod.name}, {"uid", mount.pod.uid}};
+    abnormal.push_back(std::move(entry));
+  }
   for (const auto& kind : state.kinds) {
     kinds.push_back({{"name", kind.name}, {"registered", kind.registered}, {"message", kind.message}});
   }
@@ -55,7 +65,10 @@ Json state_json(const node::NodeStatus& state) {
   return {{"kinds", kinds},
           {"backends", backends},
           {"mounts",
-           {{"held", state.mounts_held}, {"stale", state.mounts_stale}, {"healed", state.mounts_healed}}}};
+           {{"held", state.mounts_held},
+            {"stale", state.mounts_stale},
+            {"healed", state.mounts_healed},
+            {"abnormal", abnormal}}}};
 }
 
 }  // namespace
@@ -70,7 +83,6 @@ NodeAgent::NodeAgent(kube::Client& client, node::Agent& agent, const std::vector
       boot_id_(boot_id()),
       backends_(client),
       self_(client, only(node_name_)),
-      workers_("operations", kThreads),
       commit_(std::chrono::milliseconds(100), std::chrono::seconds(2),
               [this](const base::Context& context) { return write_status(context); }) {
   backends_.add_handler([this](const auto& before, const auto& after) {
@@ -135,7 +147,13 @@ void NodeAgent::stop() {
   }
   self_.stop();
   backends_.stop();
-  workers_.stop();
+  std::map<std::string, std::unique_ptr<base::Workers>> lanes;
+  {
+    std::lock_guard lock(mutex_);
+    lanes.swap(lanes_);
+    stopped_ = true;
+  }
+  lanes.clear();  // joins
   commit_.stop();
 }
 
@@ -182,8 +200,18 @@ void NodeAgent::operations_changed(const kube::StorageNodeObject& object) {
     if (answers_.size() != before) commit_.touch_later();
   }
   for (auto& [id, operation] : fresh) {
-    workers_.submit([this, id = id, operation = std::move(operation)] { carry_out(id, operation); });
+    const std::string backend = base::get_string(operation, "/backend");
+    submit(backend, [this, id = id, operation = std::move(operation)] { carry_out(id, operation); });
   }
+}
+
+// A backend whose storage does not answer holds up nobody but itself.
+void NodeAgent::submit(const std::string& backend, std::function<void()> work) {
+  std::lock_guard lock(mutex_);
+  if (stopped_) return;
+  std::unique_ptr<base::Workers>& lane = lanes_[backend];
+  if (lane == nullptr) lane = std::make_unique<base::Workers>("operations", kThreads);
+  lane->submit(std::move(work));
 }
 
 void NodeAgent::carry_out(const std::string& id, const Json& operation) {
@@ -239,23 +267,38 @@ void NodeAgent::carry_out(const std::string& id, const Json& operation) {
 }
 
 void NodeAgent::measure_capacities(const base::Context& context) {
-  bool changed = false;
   for (const auto& state : agent_.status().backends) {
-    auto measured =
-        state.ready
-            ? agent_.carry_out(context.with_timeout(kMeasureTimeout), state.name, drivers::Verb::kCapacity,
-                               {{"parameters", Json::object()}, {"where", Json::object()}})
-            : absl::StatusOr<Json>(absl::UnavailableError(state.message));
-    auto capacity = measured.ok() ? drivers::capacity_from_json(*measured) : measured.status();
+    {
+      std::lock_guard lock(mutex_);
+      const auto [running, begun] = measuring_.try_emplace(state.name, false);
+      running->second = !begun;
+      if (!begun) continue;
+    }
+    submit(state.name, [this, context, state] { measure_capacity(context, state); });
+  }
+}
+
+void NodeAgent::measure_capacity(const base::Context& context, const node::BackendState& state) {
+  auto measured = state.ready ? agent_.carry_out(context.with_timeout(kMeasureTimeout), state.name,
+                                                 drivers::Verb::kCapacity,
+                                                 {{"parameters", Json::object()}, {"where", Json::object()}})
+                              : absl::StatusOr<Json>(absl::UnavailableError(state.message));
+  auto capacity = measured.ok() ? drivers::capacity_from_json(*measured) : measured.status();
+  bool changed = false;
+  {
     std::lock_guard lock(mutex_);
+    // What changed meanwhile may not be in this measurement.
+    measure_soon_ = measuring_[state.name] || measure_soon_;
+    measuring_.erase(state.name);
     auto told = capacities_.find(state.name);
     if (!capacity.ok()) {
-      changed = capacities_.erase(state.name) > 0 || changed;
+      changed = capacities_.erase(state.name) > 0;
     } else if (told == capacities_.end() || worth_publishing(told->second, *capacity)) {
       capacities_[state.name] = *capacity;
       changed = true;
     }
   }
+  measure_.notify_all();
   if (changed) commit_.touch();
 }
 

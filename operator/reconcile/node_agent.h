@@ -1,6 +1,7 @@
 #pragma once
 
 #include <condition_variable>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -36,7 +37,9 @@ class NodeAgent {
   void operations_changed(const kube::StorageNodeObject& object);
   void carry_out(const std::string& id, const base::Json& operation);
   absl::Status write_status(const base::Context& context);
+  void submit(const std::string& backend, std::function<void()> work);
   void measure_capacities(const base::Context& context);
+  void measure_capacity(const base::Context& context, const node::BackendState& state);
 
   kube::Client& client_;
   node::Agent& agent_;
@@ -54,13 +57,15 @@ class NodeAgent {
   std::set<std::string> busy_;                           // volumes that an operation works on
   std::string written_state_, written_answers_;          // the status as last written
   std::map<std::string, drivers::Capacity> capacities_;  // of each ready backend, as told to the cluster
+  std::map<std::string, bool> measuring_;                // backends being measured -> once more afterwards
   bool measure_soon_ = false;
+  bool stopped_ = false;
   std::condition_variable_any measure_;
   base::Context context_;
 
   kube::Informer<kube::BackendObject> backends_;
   kube::Informer<kube::StorageNodeObject> self_;
-  base::Workers workers_;
+  std::map<std::string, std::unique_ptr<base::Workers>> lanes_;  // by backend; under mutex_
   GroupCommit commit_;
   std::jthread measurer_;
 };

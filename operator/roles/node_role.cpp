@@ -2,6 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "base/status.h"
 #include "drivers/registry.h"
 #include "operator/csi/node_server.h"
@@ -52,6 +53,7 @@ int run(const Options& options) {
       "cluster", [&] { return context.stopped() ? absl::UnavailableError("stopping") : link.ready(); });
   auto port = server.listen(options.listen);
   if (!port.ok()) return fail(context, "--listen cannot be used", port.status());
+  const base::MemoryTrimmer trimmer;
   log::info(context, "collage node", {{"version", kVersion}, {"node", options.node_name}, {"port", *port}});
 
   // Volumes that the journal holds are served before the API server answers: a kubelet can unmount them
@@ -84,6 +86,7 @@ int run_node(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--mount-helper", options.mount_helper, "the program collage-mount")->capture_default_str();
   if (int code = parse_options(app, argc, argv); code >= 0) return code;
+  base::share_arenas();
   if (absl::Status begun = begin(options); !begun.ok()) return fail({}, "bad options", begun);
   return run(options);
 }

@@ -10,6 +10,7 @@
 #include "operator/reconcile/attach.h"
 #include "operator/reconcile/backend_controller.h"
 #include "operator/reconcile/config_map_intents.h"
+#include "operator/reconcile/mount_health.h"
 #include "operator/reconcile/provision.h"
 #include "operator/reconcile/reclaim.h"
 #include "operator/reconcile/storage_node_controller.h"
@@ -45,6 +46,7 @@ struct Controllers {
         intents(client, world.name_space),
         backends(world, nodes, intents),
         storage_nodes(world),
+        mounts(world),
         provisioner(world),
         reclaimer(world),
         attacher(world) {
@@ -58,6 +60,7 @@ struct Controllers {
   void start(const base::Context& context) {
     nodes.start(context);
     storage_nodes.start(context);
+    mounts.start(context);
     backends.start(context);
     // Claims and volumes name backends: they wait until every backend was looked at, so that none is told
     // that its backend does not exist. A storage system that hangs is given up on after half a minute; its
@@ -75,6 +78,7 @@ struct Controllers {
     reclaimer.stop();
     provisioner.stop();
     backends.stop();
+    mounts.stop();
     storage_nodes.stop();
     nodes.stop();
   }
@@ -83,6 +87,7 @@ struct Controllers {
   reconcile::ConfigMapIntents intents;
   reconcile::BackendController backends;
   reconcile::StorageNodeController storage_nodes;
+  reconcile::MountHealth mounts;
   reconcile::Provisioner provisioner;
   reconcile::Reclaimer reclaimer;
   reconcile::AttachController attacher;

@@ -8,6 +8,7 @@
 #include "operator/node/agent.h"
 #include "operator/proto/csi.grpc.pb.h"
 #include "unit/csi/csi_fixture.h"
+#include "unit/mount/dead_share.h"
 #include "unit/mount/kernel_sandbox.h"
 
 namespace collage::csi {
@@ -173,6 +174,58 @@ TEST_F(WholeNode, ARawBlockVolumeIsUsed) {
   const grpc::Status refused = stage(volume, false);
   EXPECT_EQ(refused.error_code(), grpc::FAILED_PRECONDITION);
   EXPECT_THAT(refused.error_message(), ::testing::HasSubstr("is not blank"));
+  EXPECT_TRUE(loops().empty());
+}
+
+TEST_F(WholeNode, AShareThatDoesNotAnswerHoldsUpItsOwnBackendAlone) {
+  const auto block = [](const std::string& directory) {
+    return std::make_shared<const Json>(Json{{"directory", directory}});
+  };
+  testing::DeadShare share(make_directory("share"));
+  agent_->set_backends(
+      {{"dead", "image", block(path("share")), ""}, {"disk", "local", block(path("storage")), ""}});
+  const auto begun = std::chrono::steady_clock::now();
+  // Asked before the probe gave up: it waits no longer than it may.
+  const auto late = agent_->carry_out(base::Context().with_timeout(std::chrono::milliseconds(300)), "dead",
+                                      drivers::Verb::kRemove, {{"id", "pvc-1"}});
+  EXPECT_EQ(late.status().code(), absl::StatusCode::kUnavailable) << late.status();
+  const auto next = agent_->carry_out({}, "dead", drivers::Verb::kFind, {{"name", "pvc-2"}});
+  EXPECT_EQ(next.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(next.status().message()), ::testing::HasSubstr("backend dead on node node-a"));
+  EXPECT_LT(std::chrono::steady_clock::now() - begun, std::chrono::seconds(8)) << "at once, or nearly";
+  ASSERT_TRUE(testing::CsiFixture::eventually([&] {
+    const auto backends = agent_->status().backends;
+    return backends.size() == 2 && !backends[0].ready && backends[1].ready;
+  }));
+  // The other goes on.
+  const std::string volume = create("pvc-1");
+  ok(stage(volume, false));
+  ok(publish(volume, path("pods/1"), false));
+  ok(unpublish(volume, path("pods/1")));
+  ok(unstage(volume));
+  stop();  // with a call that hangs in the kernel
+  share.end();
+}
+
+TEST_F(WholeNode, AMountThatSomebodyUndoesIsMadeAgain) {
+  const std::string volume = create("pvc-1");
+  ok(stage(volume, false));
+  ok(publish(volume, path("pods/1"), false));
+  std::ofstream(path("pods/1/data")) << "kept";
+  ASSERT_EQ(umount2(path("pods/1").c_str(), MNT_DETACH), 0);
+  ASSERT_EQ(umount2(staging_.c_str(), MNT_DETACH), 0);
+  ASSERT_TRUE(testing::CsiFixture::eventually([&] { return agent_->status().mounts_healed == 2; }));
+  EXPECT_EQ(mounts_at(path("pods/1")), 1);
+  EXPECT_EQ(mounts_at(staging_), 1);
+  std::ifstream file(path("pods/1/data"));
+  std::string word;
+  file >> word;
+  file.close();
+  EXPECT_EQ(word, "kept");
+  ok(unpublish(volume, path("pods/1")));
+  ok(unstage(volume));
+  EXPECT_EQ(agent_->status().mounts_healed, 2);
+  EXPECT_EQ(mounts_at(staging_), 0);
   EXPECT_TRUE(loops().empty());
 }
 

@@ -12,7 +12,7 @@
 #include <thread>
 
 #include "base/files.h"
-#include "drivers/image/marker.h"
+#include "drivers/store/marker.h"
 #include "unit/drivers/scratch.h"
 #include "unit/drivers/storage.h"
 

@@ -14,6 +14,7 @@
 #include "absl/cleanup/cleanup.h"
 #include "base/files.h"
 #include "drivers/local/loop_use.h"
+#include "drivers/store/marker.h"
 #include "unit/drivers/scratch.h"
 #include "unit/drivers/storage.h"
 
@@ -24,12 +25,15 @@ namespace {
 using absl::StatusCode;
 using base::Context;
 using base::Json;
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 using testing::Scratch;
 
 class LocalDriverTest : public ::testing::Test {
  protected:
-  LocalDriverTest() : driver_(make(scratch_.path(), "node-a")) {}
+  LocalDriverTest() : driver_(make(scratch_.path(), "node-a")) {
+    EXPECT_TRUE(driver_->probe(context_, {.initialize = true}).ok());
+  }
 
   static std::unique_ptr<Driver> make(const std::string& directory, const std::string& node) {
     const Json block = {{"directory", directory}};
@@ -37,9 +41,20 @@ class LocalDriverTest : public ::testing::Test {
   }
   CreateRequest request(const std::string& name) const { return testing::a_request(driver_->info(), name); }
 
+  // Every call that touches the directory.
+  std::vector<absl::Status> all_calls(Driver& driver) const {
+    return {driver.probe(context_, {}).status(),
+            driver.create(context_, request("pvc-1")).status(),
+            driver.remove(context_, "node-a/pvc-1"),
+            driver.find(context_, "pvc-1").status(),
+            driver.inspect(context_, "node-a/pvc-1").status(),
+            driver.list(context_, "", 0).status(),
+            driver.capacity_reporter()->capacity(context_, {}, {}).status()};
+  }
+
+  Context context_;
   Scratch scratch_{int64_t{1} << 30};
   std::unique_ptr<Driver> driver_;
-  Context context_;
 };
 
 TEST_F(LocalDriverTest, NeedsItsNode) {
@@ -60,14 +75,56 @@ TEST_F(LocalDriverTest, ValidateNamesTheField) {
 
 TEST_F(LocalDriverTest, AMissingDirectoryIsRefusedByEveryCall) {
   const auto driver = make(scratch_ / "none", "node-a");
-  for (const absl::Status& status :
-       {driver->probe(context_, {}).status(), driver->create(context_, request("pvc-1")).status(),
-        driver->remove(context_, "node-a/pvc-1"), driver->find(context_, "pvc-1").status(),
-        driver->inspect(context_, "node-a/pvc-1").status(), driver->list(context_, "", 0).status(),
-        driver->capacity_reporter()->capacity(context_, {}, {}).status()}) {
+  for (const absl::Status& status : all_calls(*driver)) {
     EXPECT_EQ(status.code(), StatusCode::kFailedPrecondition) << status;
     EXPECT_THAT(std::string(status.message()), HasSubstr((scratch_ / "none") + " on node-a does not exist"));
   }
+}
+
+TEST_F(LocalDriverTest, TheDirectoryUnderADiskThatIsNotMountedIsRefusedByEveryCall) {
+  ASSERT_TRUE(driver_->create(context_, request("pvc-1")).ok());
+  const std::string id = driver_->probe(context_, {})->system_id;
+  ASSERT_FALSE(id.empty());
+  // Another directory at the same path.
+  std::filesystem::create_directory(scratch_ / "disk");
+  for (const char* name : {"pvc-1", kMarkerFile}) {
+    std::filesystem::rename(scratch_ / name, scratch_ / (std::string("disk/") + name));
+  }
+  for (const absl::Status& status : all_calls(*driver_)) {
+    EXPECT_EQ(status.code(), StatusCode::kFailedPrecondition) << status;
+    EXPECT_THAT(std::string(status.message()),
+                AllOf(HasSubstr(scratch_.path() + " on node-a is not the storage of backend disks"),
+                      HasSubstr(id + " is expected"), HasSubstr("mount its disk there")));
+  }
+  // Nor by a later process that was told the id.
+  const auto later = make(scratch_.path(), "node-a");
+  EXPECT_EQ(later->probe(context_, {.initialize = true, .expected_system_id = id}).status().code(),
+            StatusCode::kFailedPrecondition);
+  EXPECT_FALSE(std::filesystem::exists(scratch_ / kMarkerFile)) << "an id of its own was put there";
+  for (const char* name : {"pvc-1", kMarkerFile}) {
+    std::filesystem::rename(scratch_ / (std::string("disk/") + name), scratch_ / name);
+  }
+  EXPECT_TRUE(driver_->probe(context_, {.expected_system_id = id}).ok());
+  EXPECT_TRUE(driver_->remove(context_, "node-a/pvc-1").ok());
+}
+
+TEST_F(LocalDriverTest, AnotherDiskAtThePathIsRefused) {
+  const std::string id = driver_->probe(context_, {})->system_id;
+  std::ofstream(scratch_ / kMarkerFile) << "another-disk\n";
+  const absl::Status refused = driver_->remove(context_, "node-a/pvc-1");
+  EXPECT_EQ(refused.code(), StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(refused.message()),
+              AllOf(HasSubstr("its marker says another-disk"), HasSubstr(id)));
+}
+
+TEST_F(LocalDriverTest, VolumesOfBeforeTheMarkerStayAndGetOne) {
+  ASSERT_TRUE(driver_->create(context_, request("pvc-1")).ok());
+  std::filesystem::remove(scratch_ / kMarkerFile);
+  const auto upgraded = make(scratch_.path(), "node-a");
+  EXPECT_EQ(upgraded->remove(context_, "node-a/pvc-1").code(), StatusCode::kFailedPrecondition)
+      << "not before it was looked at";
+  EXPECT_TRUE(upgraded->probe(context_, {.initialize = true}).ok());
+  EXPECT_TRUE(upgraded->inspect(context_, "node-a/pvc-1").ok());
 }
 
 TEST_F(LocalDriverTest, AVolumeOfAnotherNodeIsNotAnsweredFor) {

@@ -4,6 +4,8 @@
 
 #include "base/files.h"
 #include "base/random.h"
+#include "base/subprocess.h"
+#include "unit/mount/dead_share.h"
 #include "unit/mount/kernel_sandbox.h"
 
 namespace collage::mount {
@@ -246,6 +248,84 @@ TEST_F(Mounts, AStepThatHangsBlocksItsOwnVolumeAlone) {
   EXPECT_TRUE(mounter_->inspect(Context(), "b/other", staging_).ok());
   held.reset();
   EXPECT_TRUE(stage().ok());
+}
+
+// A helper that not even SIGKILL ends.
+TEST_F(Mounts, AHelperThatHangsInTheKernelIsGivenUpOnceAndReapedWhenItEnds) {
+  testing::DeadShare share(make_directory("share"));
+  const int before = base::abandoned_children();
+  const auto hung =
+      mounter_->inspect(Context().with_timeout(std::chrono::milliseconds(300)), "b/v", path("share/x"));
+  EXPECT_EQ(hung.status().code(), absl::StatusCode::kDeadlineExceeded) << hung.status();
+  EXPECT_THAT(std::string(hung.status().message()), HasSubstr("does not even end when killed"));
+  EXPECT_EQ(base::abandoned_children(), before + 1);
+  for (int i = 0; i < 2; ++i) {
+    const auto next = mounter_->inspect(Context(), "b/v", path("share/x"));
+    EXPECT_EQ(next.status().code(), absl::StatusCode::kUnavailable) << next.status();
+    EXPECT_THAT(std::string(next.status().message()), HasSubstr("hangs in the kernel"));
+  }
+  EXPECT_EQ(base::abandoned_children(), before + 1) << "at most one a volume";
+  EXPECT_TRUE(mounter_->inspect(Context(), "b/other", staging_).ok()) << "another volume goes on";
+  EXPECT_NE(mounter_->table()->at(path("share")), nullptr) << "the table touches no mount";
+  share.end();
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (base::abandoned_children() > before && std::chrono::steady_clock::now() < deadline) usleep(1000);
+  EXPECT_EQ(base::abandoned_children(), before) << "reaped when it ends";
+  const auto ended = mounter_->inspect(Context(), "b/v", path("share/x"));
+  EXPECT_FALSE(ended.ok());
+  EXPECT_THAT(std::string(ended.status().message()), ::testing::Not(HasSubstr("hangs in the kernel")));
+  EXPECT_TRUE(unmount(path("share")).ok()) << "a dead mount is unmounted without being looked into";
+}
+
+TEST_F(Mounts, ADeadMountIsUnmountedWithoutBeingLookedInto) {
+  testing::DeadShare share(make_directory("share"));
+  const absl::Status unmounted = unmount(path("share"), Leftover::kKeep);
+  EXPECT_TRUE(unmounted.ok()) << unmounted;
+  EXPECT_EQ(mounts_at(path("share")), 0);
+}
+
+TEST_F(Mounts, AChangeOfTheMountTableIsNoticedAndNothingElse) {
+  mounter_->wait_for_change(Context().with_timeout(std::chrono::seconds(0)));
+  ASSERT_EQ(::mount("none", staging_.c_str(), "tmpfs", 0, nullptr), 0);
+  const auto begun = std::chrono::steady_clock::now();
+  mounter_->wait_for_change(Context().with_timeout(std::chrono::seconds(30)));
+  EXPECT_LT(std::chrono::steady_clock::now() - begun, std::chrono::seconds(20));
+  const auto unchanged = std::chrono::steady_clock::now();
+  mounter_->wait_for_change(Context().with_timeout(std::chrono::milliseconds(50)));
+  EXPECT_GE(std::chrono::steady_clock::now() - unchanged, std::chrono::milliseconds(50));
+}
+
+TEST_F(Mounts, ABlankDeviceIsNotFormattedWhereAFileSystemWas) {
+  const auto reached =
+      mounter_->attach(Context(), "b/v", LoopFile{make_image("v", 64 << 20)}, Writing::kAllowed);
+  ASSERT_TRUE(reached.ok()) << reached.status();
+  const absl::Status refused =
+      mounter_->mount(Context(), "b/v", *reached, {"ext4", "", Writing::kAllowed, Blank::kRefuse}, staging_);
+  EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("is blank and was not before"));
+  EXPECT_EQ(read_at(path("v/image.0"), 0, 4096), std::string(4096, '\0'));
+}
+
+// The way back goes on with a state directory that is full or read-only.
+TEST_F(Mounts, AStateDirectoryThatCannotBeWrittenKeepsNothingMounted) {
+  struct Case {
+    const char* name;
+    const char* options;
+  };
+  for (const Case& c : {Case{"full", "size=16k,nr_inodes=1"}, Case{"read-only", "ro"}}) {
+    SCOPED_TRACE(c.name);
+    const std::string state = make_directory(std::string("state-") + c.name);
+    ASSERT_EQ(::mount("none", state.c_str(), "tmpfs", std::string(c.options) == "ro" ? MS_RDONLY : 0,
+                      std::string(c.options) == "ro" ? nullptr : c.options),
+              0);
+    const auto mounter = *make_kernel_mounter(testing::kMountHelper, state);
+    ASSERT_EQ(::mount("none", staging_.c_str(), "tmpfs", 0, nullptr), 0);
+    const absl::Status bound = mounter->bind(Context(), "b/v", staging_, path("pods/x"), Writing::kAllowed);
+    EXPECT_FALSE(bound.ok()) << "the way forward needs its lock";
+    const absl::Status unmounted = mounter->unmount(Context(), "b/v", staging_, Leftover::kKeep);
+    EXPECT_TRUE(unmounted.ok()) << unmounted;
+    EXPECT_EQ(mounts_at(staging_), 0);
+  }
 }
 
 TEST_F(Mounts, AHelperThatDoesNotEndIsKilledWithAllItStarted) {

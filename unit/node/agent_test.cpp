@@ -291,24 +291,13 @@ TEST_F(AgentTest, ALostMountIsMadeAgainByTheNextPublish) {
 TEST_F(AgentTest, RecoveryMountsNothingAndSaysWhatIsStale) {
   ASSERT_TRUE(stage().ok());
   ASSERT_TRUE(publish(kPod1).ok());
+  agent.reset();
   kernel.unmount_behind_the_back(staging);
   start();
   ASSERT_TRUE(agent->recover({}).ok());
   EXPECT_EQ(agent->status().mounts_stale, 1);
   EXPECT_THAT(kernel.mounted(), ElementsAre(kPod1)) << "a pod uses it";
   EXPECT_EQ(kernel.calls("mount"), 1);
-}
-
-TEST_F(AgentTest, AMountThatGoesAwayIsNoticedWithoutARestart) {
-  ASSERT_TRUE(stage().ok());
-  ASSERT_TRUE(publish(kPod1).ok());
-  EXPECT_EQ(agent->status().mounts_stale, 0);
-  kernel.unmount_behind_the_back(kPod1);
-  for (int i = 0; i < 1000 && agent->status().mounts_stale == 0; ++i)
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  EXPECT_EQ(agent->status().mounts_stale, 1);
-  ASSERT_TRUE(unpublish(kPod1).ok());
-  EXPECT_EQ(agent->status().mounts_stale, 0);
 }
 
 TEST_F(AgentTest, ARestartLosesNothing) {
@@ -326,6 +315,7 @@ TEST_F(AgentTest, ARestartLosesNothing) {
 TEST_F(AgentTest, AfterARebootTheJournalForgets) {
   ASSERT_TRUE(stage().ok());
   ASSERT_TRUE(publish(kPod1).ok());
+  agent.reset();
   kernel.reboot();
   boot_id = "boot-2";
   restart();
@@ -535,10 +525,49 @@ TEST_F(AgentTest, AnAgentStopsThoughAProbeHangs) {
   StubProbe::instance().answer(absl::OkStatus());
 }
 
-TEST_F(AgentTest, OperationsAreCarriedOutByTheDriver) {
-  const auto probed = agent->carry_out({}, "fast", drivers::Verb::kProbe, base::Json{{"initialize", true}});
+TEST_F(AgentTest, TheStorageOfTheNodeIsNotedAndAnotherIsNeverTakenForIt) {
+  // The operator's word (none here) does not count: each node has storage of its own.
+  const auto noted = [](const NodeStatus&) {
+    const auto last = StubProbe::instance().last();
+    return last.expected_system_id == "stub-system" && !last.initialize;
+  };
+  ASSERT_TRUE(wait_status(noted));
+  restart();
+  EXPECT_TRUE(noted({})) << "noted on the disk";
+  const auto probed = agent->carry_out({}, "fast", drivers::Verb::kProbe, {{"initialize", true}});
   ASSERT_TRUE(probed.ok()) << probed.status();
-  EXPECT_EQ((*probed)["systemID"], "stub-system");
+  EXPECT_EQ(*probed, base::Json::object()) << "the id of one node is not the backend's";
+  EXPECT_FALSE(StubProbe::instance().last().initialize);
+
+  StubProbe::instance().answer(absl::FailedPreconditionError("/images is not the storage of backend fast"));
+  ASSERT_TRUE(wait_ready(false));
+  for (const auto verb : {drivers::Verb::kRemove, drivers::Verb::kFind, drivers::Verb::kCreate}) {
+    const auto refused = agent->carry_out({}, "fast", verb, {{"id", "v1"}, {"name", "v1"}});
+    EXPECT_EQ(refused.status().code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_THAT(text(refused.status()), AllOf(HasSubstr("backend fast is not ready on node node-a"),
+                                              HasSubstr("/images is not the storage")));
+  }
+  // The backend is deleted: its note goes, and one of the same name starts anew.
+  set_backends(false);
+  EXPECT_THAT(*base::list_directory(directory / "backends"), IsEmpty());
+}
+
+TEST_F(AgentTest, StorageWhoseIdCannotBeNotedIsNotUsed) {
+  std::filesystem::remove_all(directory / "backends");
+  std::ofstream(directory / "backends") << "in the way";
+  start();
+  ASSERT_TRUE(agent->recover({}).ok());
+  set_backends();
+  ASSERT_TRUE(wait_ready(false));
+  EXPECT_THAT(backend_state().message, HasSubstr(directory / "backends"));
+  std::filesystem::remove(directory / "backends");
+  ASSERT_TRUE(wait_ready(true));
+}
+
+TEST_F(AgentTest, OperationsAreCarriedOutByTheDriver) {
+  const auto found = agent->carry_out({}, "fast", drivers::Verb::kInspect, base::Json{{"id", "v1"}});
+  ASSERT_TRUE(found.ok()) << found.status();
+  EXPECT_EQ((*found)["id"], "v1");
   EXPECT_EQ(agent->carry_out({}, "fast", drivers::Verb::kInspect, base::Json{{"id", "x"}}).status().code(),
             absl::StatusCode::kNotFound);
   EXPECT_EQ(agent->carry_out({}, "gone", drivers::Verb::kProbe, base::Json::object()).status().code(),

@@ -95,6 +95,7 @@ TEST_P(Crash, AtEveryInstant) {
     }
     ++crashes;
     if (GetParam().reboot) {
+      agent.reset();
       kernel.reboot();
       disk.lose_power();
       boot_id = "boot-" + std::to_string(point + 1);

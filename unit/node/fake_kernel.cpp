@@ -27,6 +27,7 @@ void FakeKernel::reboot() {
 void FakeKernel::unmount_behind_the_back(const std::string& path) {
   std::lock_guard lock(mutex_);
   std::erase_if(mounts_, [&](const MountEntry& entry) { return entry.mount_point == path; });
+  mounts_changed();
 }
 
 void FakeKernel::detach_behind_the_back(const std::string& image) {
@@ -42,6 +43,7 @@ void FakeKernel::attach_foreign(const std::string& image, int number) {
 void FakeKernel::mount_foreign(const std::string& path) {
   std::lock_guard lock(mutex_);
   mounts_.push_back({path, "/", "0:99", "tmpfs", "tmpfs", false, false});
+  mounts_changed();
 }
 
 void FakeKernel::make_super_read_only(const std::string& path) {
@@ -77,6 +79,18 @@ int FakeKernel::calls(const std::string& step) const {
   std::lock_guard lock(mutex_);
   const auto count = calls_.find(step);
   return count == calls_.end() ? 0 : count->second;
+}
+
+void FakeKernel::mounts_changed() {
+  ++changes_;
+  changed_.notify_all();
+}
+
+void FakeMounter::wait_for_change(const Context& context) {
+  std::unique_lock lock(kernel_.mutex_);
+  const auto changed = [&] { return kernel_.changes_ != seen_; };
+  kernel_.changed_.wait_until(lock, context.stop(), context.deadline(), changed);
+  seen_ = kernel_.changes_;
 }
 
 absl::Status FakeKernel::step(const std::string& name) {
@@ -137,6 +151,7 @@ absl::Status FakeMounter::mount(const Context& context, const std::string&, cons
     const bool read_only = file_system.writing == Writing::kReadOnly;
     kernel_.mounts_.push_back(
         {target, "/", reached.number, file_system.type, reached.path, read_only, read_only});
+    kernel_.mounts_changed();
   }
   return kernel_.after();
 }
@@ -160,6 +175,7 @@ absl::Status FakeMounter::bind(const Context& context, const std::string&, const
     entry.mount_point = target;
     entry.read_only = writing == Writing::kReadOnly;
     kernel_.mounts_.push_back(entry);
+    kernel_.mounts_changed();
   }
   return kernel_.after();
 }
@@ -171,6 +187,7 @@ absl::Status FakeMounter::unmount(const Context& context, const std::string&, co
   {
     std::lock_guard lock(kernel_.mutex_);
     std::erase_if(kernel_.mounts_, [&](const MountEntry& entry) { return entry.mount_point == target; });
+    kernel_.mounts_changed();
   }
   return kernel_.after();
 }

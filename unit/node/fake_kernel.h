@@ -1,5 +1,6 @@
 #pragma once
 
+#include <condition_variable>
 #include <functional>
 #include <map>
 #include <mutex>
@@ -38,8 +39,11 @@ class FakeKernel {
   friend class FakeMounter;
   absl::Status step(const std::string& name);
   absl::Status after();
+  void mounts_changed();  // mutex_ is held
 
   mutable std::mutex mutex_;
+  std::condition_variable_any changed_;  // mounts_
+  int changes_ = 0;
   Hook hook_;
   std::map<std::string, int> loops_;  // image -> number
   std::set<int> read_only_;
@@ -64,9 +68,11 @@ class FakeMounter : public mount::Mounter {
   absl::StatusOr<mount::PathInfo> inspect(const base::Context& context, const std::string& volume,
                                           const std::string& path) override;
   absl::StatusOr<mount::MountTable> table() override { return kernel_.table(); }
+  void wait_for_change(const base::Context& context) override;
 
  private:
   FakeKernel& kernel_;
+  int seen_ = 0;
 };
 
 }  // namespace collage::testing

@@ -13,8 +13,8 @@ using drivers::AccessMode;
 class StubDriver : public drivers::Driver {
  public:
   const drivers::DriverInfo& info() const override { return stub_kinds().front().info; }
-  absl::StatusOr<drivers::ProbeResult> probe(const Context& context, const ProbeOptions&) override {
-    COLLAGE_RETURN_IF_ERROR(StubProbe::instance().probe(context));
+  absl::StatusOr<drivers::ProbeResult> probe(const Context& context, const ProbeOptions& options) override {
+    COLLAGE_RETURN_IF_ERROR(StubProbe::instance().probe(context, options));
     return drivers::ProbeResult{"stub-system"};
   }
   absl::StatusOr<drivers::Volume> create(const Context&, const drivers::CreateRequest& request) override {
@@ -25,7 +25,7 @@ class StubDriver : public drivers::Driver {
     return std::nullopt;
   }
   absl::StatusOr<drivers::Volume> inspect(const Context&, const std::string& id) override {
-    return absl::NotFoundError(id);
+    return StubProbe::instance().inspect(id);
   }
   absl::StatusOr<drivers::VolumePage> list(const Context&, const std::string&, int) override {
     return drivers::VolumePage{};
@@ -39,6 +39,7 @@ class StubDriver : public drivers::Driver {
 
 drivers::Kind make_stub_kind() {
   drivers::Kind kind;
+  kind.attaches = true;
   kind.info.kind = "stub";
   kind.info.control = drivers::ControlPlace::kOwnerNode;
   kind.info.access_modes = {AccessMode::kSingleNodeWriter, AccessMode::kSingleNodeReaderOnly,
@@ -69,13 +70,36 @@ void StubProbe::answer(absl::Status status) {
   changed_.notify_all();
 }
 
+void StubProbe::hold(const std::string& id, const std::string& node) {
+  std::lock_guard lock(mutex_);
+  holders_[id] = node;
+}
+
+void StubProbe::forget() {
+  std::lock_guard lock(mutex_);
+  holders_.clear();
+}
+
+absl::StatusOr<drivers::Volume> StubProbe::inspect(const std::string& id) {
+  std::lock_guard lock(mutex_);
+  const auto holder = holders_.find(id);
+  if (holder == holders_.end()) return absl::NotFoundError("no volume " + id);
+  return drivers::Volume{.id = id, .name = id, .capacity_bytes = 1000, .attached_to = holder->second};
+}
+
 void StubProbe::hang() {
   std::lock_guard lock(mutex_);
   hanging_ = true;
 }
 
-absl::Status StubProbe::probe(const Context&) {
+drivers::Driver::ProbeOptions StubProbe::last() {
+  std::lock_guard lock(mutex_);
+  return last_;
+}
+
+absl::Status StubProbe::probe(const Context&, const drivers::Driver::ProbeOptions& options) {
   std::unique_lock lock(mutex_);
+  last_ = options;
   changed_.wait(lock, [this] { return !hanging_; });
   return status_;
 }
@@ -87,6 +111,8 @@ const std::vector<drivers::Kind>& stub_kinds() {
 
 NodeFixture::NodeFixture() {
   StubProbe::instance().answer(absl::OkStatus());
+  StubProbe::instance().forget();
+  StubProbe::instance().hold("v1", "node-a");
   capability.access_mode = AccessMode::kSingleNodeMultiWriter;
 }
 
@@ -105,6 +131,7 @@ void NodeFixture::start() {
   };
   parts.recheck = std::chrono::milliseconds(20);
   parts.probe_timeout = std::chrono::milliseconds(200);
+  parts.settle = std::chrono::milliseconds(0);
   agent = std::make_unique<node::AgentImpl>(node::AgentOptions{.node_name = "node-a",
                                                                .state_directory = directory.path(),
                                                                .mount_helper = "",
@@ -129,15 +156,17 @@ node::BackendState NodeFixture::backend_state() {
 }
 
 bool NodeFixture::wait_ready(bool ready) {
-  std::unique_lock lock(mutex_);
-  auto is = [&] {
-    const node::NodeStatus status = agent->status();
+  return wait_status([&](const node::NodeStatus& status) {
     return !status.backends.empty() && status.backends.front().ready == ready &&
-           status.backends.front().message != "not probed yet";
-  };
+           status.backends.front().message != "its storage was not looked at yet";
+  });
+}
+
+bool NodeFixture::wait_status(const std::function<bool(const node::NodeStatus&)>& wanted) {
+  std::unique_lock lock(mutex_);
   // The change may come between the look and the wait: the agent calls without our lock.
   for (int i = 0; i < 1000; ++i) {
-    if (is()) return true;
+    if (wanted(agent->status())) return true;
     changed_.wait_for(lock, std::chrono::milliseconds(10));
   }
   return false;

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <condition_variable>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <nlohmann/json.hpp>
@@ -23,13 +24,20 @@ struct StubProbe {
   static StubProbe& instance();
   void answer(absl::Status status);  // of the probes from now on
   void hang();                       // probes do not come back until answer() is called
-  absl::Status probe(const base::Context& context);
+  absl::Status probe(const base::Context& context, const drivers::Driver::ProbeOptions& options);
+  drivers::Driver::ProbeOptions last();  // what was asked last
+  // What inspect() says: v1 is there, attached to node-a, until a test says otherwise.
+  void hold(const std::string& id, const std::string& node);
+  void forget();
+  absl::StatusOr<drivers::Volume> inspect(const std::string& id);
 
  private:
   std::mutex mutex_;
   std::condition_variable_any changed_;
   bool hanging_ = false;
   absl::Status status_;
+  std::map<std::string, std::string> holders_;
+  drivers::Driver::ProbeOptions last_;
 };
 const std::vector<drivers::Kind>& stub_kinds();
 
@@ -47,6 +55,8 @@ class NodeFixture : public ::testing::Test {
   void set_backends(bool present = true, const std::string& system_id = "");
   // Until the backend has this readiness; false after 10 s.
   bool wait_ready(bool ready);
+  // Until the agent's status is as the test wants it; false after 10 s.
+  bool wait_status(const std::function<bool(const node::NodeStatus&)>& wanted);
   node::BackendState backend_state();
 
   node::PublishRequest publish_request(const std::string& target, bool read_only = false) const;

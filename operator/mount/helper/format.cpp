@@ -115,6 +115,11 @@ absl::StatusOr<Json> format(const Json& request) {
       // e2fsck wants the device for itself.
     } else if (content->holds == Holds::kFileSystem || content->holds == Holds::kOther) {
       return refuse(target, *content);
+    } else if (flag(request, "refuseBlank")) {
+      return absl::FailedPreconditionError(
+          name_of(target) +
+          " is blank and was not before: its data is lost, or it is another device; it is not formatted. "
+          "Restore it, or delete the pod to begin with an empty volume");
     } else if (read_only) {
       return absl::FailedPreconditionError(name_of(target) +
                                            " is blank and wanted read-only: it cannot be formatted");

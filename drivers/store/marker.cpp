@@ -1,4 +1,4 @@
-#include "drivers/image/marker.h"
+#include "drivers/store/marker.h"
 
 #include <cctype>
 
@@ -33,7 +33,7 @@ absl::StatusOr<std::string> read_marker(const StoreDirectory& directory) {
   std::string id(absl::StripAsciiWhitespace(*text));
   if (!is_id(id)) {
     return absl::DataLossError(
-        absl::StrCat(directory.describe(), ": the marker file ", path, " does not hold the share's id"));
+        absl::StrCat(directory.describe(), ": the marker file ", path, " does not hold an id"));
   }
   return id;
 }
@@ -48,6 +48,31 @@ absl::StatusOr<std::string> make_marker(const StoreDirectory& directory) {
   if (!linked.ok() && !absl::IsAlreadyExists(linked)) return linked;
   COLLAGE_RETURN_IF_ERROR(directory.sync(directory.path()));
   return read_marker(directory);
+}
+
+absl::StatusOr<std::string> Marker::verify(StoreDirectory::Need need, const std::string& expected_now) {
+  COLLAGE_RETURN_IF_ERROR(directory_.check(need));
+  auto found = read_marker(directory_);
+  if (!found.ok() && !absl::IsNotFound(found.status())) return found.status();
+  std::lock_guard guard(mutex_);
+  const std::string& expected = expected_now.empty() ? expected_ : expected_now;
+  if (!found.ok()) return mismatch("it has no marker file", expected);
+  if (!expected.empty() && *found != expected)
+    return mismatch(absl::StrCat("its marker says ", *found), expected);
+  expected_ = *found;
+  return *found;
+}
+
+std::string Marker::expected() const {
+  std::lock_guard guard(mutex_);
+  return expected_;
+}
+
+absl::Status Marker::mismatch(absl::string_view found, const std::string& expected) const {
+  const std::string wanted = expected.empty() ? "" : absl::StrCat(", ", expected, " is expected");
+  return absl::FailedPreconditionError(absl::StrCat(directory_.describe(), " is not the ", words_.storage,
+                                                    " of backend ", backend_, ": ", found, " (", kMarkerFile,
+                                                    wanted, "); ", words_.remedy));
 }
 
 }  // namespace collage::drivers
