@@ -65,6 +65,13 @@ class Attacher {
                                            const VolumeCapability& capability, bool read_only) = 0;
   // Not attached there, or no such volume: OK. node_id "": from all nodes.
   virtual absl::Status detach(const base::Context& context, const std::string& volume_id, const std::string& node_id) = 0;
+  // As detach(), of a holder that may still have the volume open: when this is OK, nothing that it writes from then on reaches
+  // a later holder. UNIMPLEMENTED, and still attached: this storage cannot do that. Drivers whose detach() fences by itself
+  // (info().detach_fences) are never asked.
+  virtual absl::Status fence(const base::Context& context, const std::string& volume_id, const std::string& node_id);
+  // Why the machine of this node can write no more, as the provider knows it ("instance i-1 is terminated"); "" when the
+  // provider cannot tell, or it may well write. Never a guess.
+  virtual absl::StatusOr<std::string> proof_of_absence(const base::Context& context, const std::string& node_id);
 };
 
 // Optional part: how much room there is, seen from `where` (empty: all together).

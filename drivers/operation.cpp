@@ -15,7 +15,7 @@ namespace {
 using base::Context;
 using base::Json;
 
-constexpr std::array<std::pair<Verb, const char*>, 9> kVerbs = {{
+constexpr std::array<std::pair<Verb, const char*>, 11> kVerbs = {{
     {Verb::kProbe, "probe"},
     {Verb::kCreate, "create"},
     {Verb::kRemove, "remove"},
@@ -24,7 +24,9 @@ constexpr std::array<std::pair<Verb, const char*>, 9> kVerbs = {{
     {Verb::kList, "list"},
     {Verb::kAttach, "attach"},
     {Verb::kDetach, "detach"},
+    {Verb::kFence, "fence"},
     {Verb::kCapacity, "capacity"},
+    {Verb::kHolds, "holds"},
 }};
 
 absl::Status wrong_type(const char* key, const char* type) {
@@ -123,6 +125,14 @@ absl::StatusOr<Json> detach(const Context& context, Driver& driver, const Json& 
   return Json::object();
 }
 
+absl::StatusOr<Json> fence(const Context& context, Driver& driver, const Json& arguments) {
+  COLLAGE_ASSIGN_OR_RETURN(Attacher* const part, attacher(driver));
+  COLLAGE_ASSIGN_OR_RETURN(const std::string id, required_text(arguments, "id"));
+  COLLAGE_ASSIGN_OR_RETURN(const std::string node, required_text(arguments, "nodeID"));
+  COLLAGE_RETURN_IF_ERROR(part->fence(context, id, node));
+  return Json::object();
+}
+
 absl::StatusOr<Json> capacity(const Context& context, Driver& driver, const Json& arguments) {
   CapacityReporter* const part = driver.capacity_reporter();
   if (part == nullptr) {
@@ -179,8 +189,12 @@ absl::StatusOr<Json> carry_out(const Context& context, Driver& driver, Verb verb
       return attach(context, driver, arguments);
     case Verb::kDetach:
       return detach(context, driver, arguments);
+    case Verb::kFence:
+      return fence(context, driver, arguments);
     case Verb::kCapacity:
       return capacity(context, driver, arguments);
+    case Verb::kHolds:
+      return absl::UnimplementedError("what a node holds is no question to a driver");
   }
   return absl::InvalidArgumentError(absl::StrCat("unknown verb ", static_cast<int>(verb)));
 }

@@ -23,8 +23,8 @@ using Need = StoreDirectory::Need;
 constexpr char kKind[] = "image";
 constexpr char kExample[] = "/srv/share";
 constexpr size_t kLongestNode = 256;
-// The publish context: "<name>/image.<generation>" below the directory, the generation of the attachment,
-// "true" or "false".
+// The publish context: the image below the directory, "<name>/image.0" or "<name>/image.<n>-<token>", the
+// generation of the attachment, "true" or "false".
 constexpr char kImage[] = "image";
 constexpr char kGeneration[] = "generation";
 constexpr char kReadOnly[] = "readOnly";
@@ -120,7 +120,7 @@ class ImageDriver : public Driver, private CapacityReporter, private Attacher {
     // Only ever a file of this very volume, whatever the context says.
     const std::string prefix = absl::StrCat(volume_id, "/");
     if (!validate_volume_name(volume_id).ok() || !absl::StartsWith(image->second, prefix) ||
-        !generation_of(absl::string_view(image->second).substr(prefix.size()), "image.").has_value()) {
+        !image_generation(absl::string_view(image->second).substr(prefix.size())).has_value()) {
       return absl::InvalidArgumentError(absl::StrCat("the publish context of volume ", volume_id,
                                                      " names the image \"", image->second,
                                                      "\", which is none of its own"));
@@ -147,6 +147,13 @@ class ImageDriver : public Driver, private CapacityReporter, private Attacher {
     COLLAGE_RETURN_IF_ERROR(share_.verify(Need::kWrite).status());
     absl::Status released = ownership(volume_id).release(node_id);
     return absl::IsNotFound(released) ? absl::OkStatus() : released;
+  }
+
+  absl::Status fence(const Context&, const std::string& volume_id, const std::string& node_id) override {
+    if (!validate_volume_name(volume_id).ok()) return absl::OkStatus();
+    COLLAGE_RETURN_IF_ERROR(share_.verify(Need::kWrite).status());
+    absl::Status fenced = ownership(volume_id).fence(node_id);
+    return absl::IsNotFound(fenced) ? absl::OkStatus() : fenced;
   }
 
   absl::StatusOr<Capacity> capacity(const Context&, const StringMap& parameters, const Topology&) override {

@@ -3,10 +3,12 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <optional>
 #include <set>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "base/random.h"
@@ -19,6 +21,7 @@ namespace {
 
 constexpr char kOwner[] = "owner.";
 constexpr char kReleased[] = "released.";
+constexpr char kDraft[] = "clone.";  // of an image that is being made
 constexpr char kReadWrite[] = "rw";
 constexpr char kReadOnly[] = "ro";
 constexpr int kAttempts = 8;
@@ -26,6 +29,14 @@ constexpr int kAttempts = 8;
 std::string note_of(const Owner& owner) {
   return absl::StrCat(owner.read_only ? kReadOnly : kReadWrite, ":", owner.image, ":", owner.token, ":",
                       owner.node);
+}
+
+// An image that no holder uses or will get, now that it is settled that `generation` uses `image`. A copy
+// made for a later generation is none: a fence may be at work on it. A draft may be in the making too: its
+// maker sees that it is gone, and begins again.
+bool is_left_behind(const std::string& file, int64_t generation, const std::string& image) {
+  if (absl::StartsWith(file, kDraft)) return true;
+  return file != image && image_generation(file).value_or(generation + 1) <= generation;
 }
 
 }  // namespace
@@ -49,12 +60,26 @@ absl::StatusOr<Owner> Ownership::parse(int64_t generation) const {
   const std::vector<std::string> parts = absl::StrSplit(note, absl::MaxSplits(':', 3));
   if (parts.size() != 4 || (parts[0] != kReadWrite && parts[0] != kReadOnly) || parts[3].empty())
     return damaged();
-  if (!generation_of(parts[1], "image.").has_value()) return damaged();
+  if (!image_generation(parts[1]).has_value()) return damaged();
   return Owner{.generation = generation,
                .node = parts[3],
                .read_only = parts[0] == kReadOnly,
                .image = parts[1],
                .token = parts[2]};
+}
+
+// The image that the end of a generation leaves to the next one: its own, or the copy that a fence made.
+absl::StatusOr<std::string> Ownership::successor_image(int64_t generation, const std::string& image) const {
+  const std::string path = record(kReleased, generation);
+  struct stat found {};
+  if (lstat(path.c_str(), &found) != 0) return directory_.error(errno, absl::StrCat("look at ", path));
+  if (S_ISREG(found.st_mode)) return image;
+  COLLAGE_ASSIGN_OR_RETURN(std::string note, directory_.read_note(path));
+  if (image_generation(note) == generation + 1) return note;
+  return absl::DataLossError(
+      absl::StrCat("volume ", volume_, " in ", directory_.describe(), ": the record ", path,
+                   " of its image is damaged; it must be a symbolic link to the file image.", generation + 1,
+                   "-* that is there"));
 }
 
 absl::StatusOr<Owner> Ownership::current() const {
@@ -72,12 +97,17 @@ absl::StatusOr<Owner> Ownership::current() const {
     if (absl::IsNotFound(owner.status())) continue;  // tidied away for newer ones since the listing
     COLLAGE_RETURN_IF_ERROR(owner.status());
     owner->released = released.contains(latest);
+    if (!owner->released || owner->removing) return owner;
+    auto image = successor_image(latest, owner->image);
+    if (absl::IsNotFound(image.status())) continue;  // tidied away likewise
+    COLLAGE_RETURN_IF_ERROR(image.status());
+    owner->image = *std::move(image);
     return owner;
   }
   return absl::AbortedError(absl::StrCat("volume ", volume_, " changes hands too often to tell its holder"));
 }
 
-absl::Status Ownership::settle(int64_t generation) const {
+absl::Status Ownership::settle(int64_t generation, const std::string& image) const {
   COLLAGE_RETURN_IF_ERROR(directory_.sync(path_));
   COLLAGE_ASSIGN_OR_RETURN(const std::vector<std::string> files, directory_.list(path_));
   std::vector<std::string> old;
@@ -88,10 +118,20 @@ absl::Status Ownership::settle(int64_t generation) const {
       return absl::AbortedError(absl::StrCat("volume ", volume_, " changed hands meanwhile"));
     }
     if (!found.has_value()) found = generation_of(file, kReleased);
-    if (found.has_value() && *found < generation - 1) old.push_back(file);
+    if (found.value_or(generation) < generation - 1 || is_left_behind(file, generation, image))
+      old.push_back(file);
   }
   for (const std::string& file : old)
     COLLAGE_RETURN_IF_ERROR(directory_.unlink(absl::StrCat(path_, "/", file)));
+  return absl::OkStatus();
+}
+
+absl::Status Ownership::tidy_images(int64_t generation, const std::string& image) const {
+  COLLAGE_ASSIGN_OR_RETURN(const std::vector<std::string> files, directory_.list(path_));
+  for (const std::string& file : files) {
+    if (!is_left_behind(file, generation, image)) continue;
+    COLLAGE_RETURN_IF_ERROR(directory_.unlink(absl::StrCat(path_, "/", file)));
+  }
   return absl::OkStatus();
 }
 
@@ -121,7 +161,7 @@ absl::StatusOr<Owner> Ownership::take(const std::string& node, bool read_only) c
     // Either way the next look tells.
     if (absl::IsAlreadyExists(written)) continue;
     COLLAGE_RETURN_IF_ERROR(written);
-    absl::Status settled = settle(mine.generation);
+    absl::Status settled = settle(mine.generation, mine.image);
     if (absl::IsAborted(settled)) continue;
     COLLAGE_RETURN_IF_ERROR(settled);
     return mine;
@@ -137,6 +177,51 @@ absl::Status Ownership::release(const std::string& node) const {
   return directory_.sync(path_);
 }
 
+absl::Status Ownership::fence(const std::string& node) const {
+  std::optional<int64_t> meant;
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    COLLAGE_ASSIGN_OR_RETURN(const Owner owner, current());
+    // The hold that was to end is over, and a later one is none of our business.
+    if (meant.value_or(owner.generation) != owner.generation) return absl::OkStatus();
+    meant = owner.generation;
+    if (owner.held() && !node.empty() && owner.node != node) return absl::OkStatus();
+    // Over; if by a fence that was cut short, the image that it took away still lies there.
+    if (!owner.held()) {
+      const bool over = owner.released && !owner.removing;
+      return over ? tidy_images(owner.generation + 1, owner.image) : absl::OkStatus();
+    }
+    const std::string token = base::random_hex(4);
+    const std::string image = image_name(owner.generation + 1, token);
+    const std::string draft = absl::StrCat(path_, "/", kDraft, token);
+    // From this instant on, what the holder writes is not in the copy.
+    absl::Status copied = directory_.clone(absl::StrCat(path_, "/", owner.image), draft);
+    if (absl::IsUnimplemented(copied)) {
+      return absl::UnimplementedError(absl::StrCat(
+          "volume ", volume_, " is attached to ", owner.node, ", and ", copied.message(),
+          ": it cannot be taken from that node before there is other proof that the node writes no more"));
+    }
+    if (copied.ok()) copied = directory_.rename(draft, absl::StrCat(path_, "/", image));
+    // Somebody changed the records meanwhile, and tidied up.
+    if (absl::IsNotFound(copied)) continue;
+    COLLAGE_RETURN_IF_ERROR(copied);
+    COLLAGE_RETURN_IF_ERROR(directory_.sync(path_));
+    // The decision: before it the volume is held as it was, after it the copy is the volume.
+    absl::Status noted = directory_.write_note(record(kReleased, owner.generation), image);
+    if (!noted.ok() && !absl::IsAlreadyExists(noted)) return noted;
+    COLLAGE_RETURN_IF_ERROR(directory_.sync(path_));
+    // It counts if this generation was still the last, and nobody else ended it. If it does not, the copy is
+    // of no use to anybody: no name is used twice, so nobody else's image is meant.
+    COLLAGE_ASSIGN_OR_RETURN(const Owner now, current());
+    if (now.image != image) {
+      COLLAGE_RETURN_IF_ERROR(directory_.unlink(absl::StrCat(path_, "/", image)));
+      continue;
+    }
+    return now.held() ? absl::OkStatus() : tidy_images(now.generation + 1, image);
+  }
+  return absl::AbortedError(
+      absl::StrCat("volume ", volume_, " changes hands too often to be taken from its holder"));
+}
+
 absl::Status Ownership::claim_removal() const {
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     COLLAGE_ASSIGN_OR_RETURN(const Owner owner, current());
@@ -148,7 +233,7 @@ absl::Status Ownership::claim_removal() const {
     absl::Status written = directory_.make_empty(record(kOwner, owner.generation + 1));
     if (absl::IsAlreadyExists(written)) continue;
     COLLAGE_RETURN_IF_ERROR(written);
-    absl::Status settled = settle(owner.generation + 1);
+    absl::Status settled = settle(owner.generation + 1, owner.image);
     if (absl::IsAborted(settled)) continue;
     return settled;
   }

@@ -59,6 +59,22 @@ std::optional<int64_t> generation_of(absl::string_view name, absl::string_view s
   return generation;
 }
 
+std::optional<int64_t> image_generation(absl::string_view name) {
+  const size_t dash = name.find('-');
+  if (dash != absl::string_view::npos) {
+    const absl::string_view token = name.substr(dash + 1);
+    const bool plain = std::all_of(token.begin(), token.end(),
+                                   [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); });
+    if (token.empty() || !plain) return std::nullopt;
+    name = name.substr(0, dash);
+  }
+  return generation_of(name, kImageStem);
+}
+
+std::string image_name(int64_t generation, absl::string_view token) {
+  return absl::StrCat(kImageStem, generation, "-", token);
+}
+
 std::string ImageStore::volume_path(const std::string& name) const {
   return absl::StrCat(directory_.path(), "/", name);
 }
@@ -107,8 +123,13 @@ absl::StatusOr<std::optional<StoredVolume>> ImageStore::look(const std::string& 
   COLLAGE_RETURN_IF_ERROR(files.status());
 
   int64_t latest = -1;
-  for (const std::string& file : *files)
-    latest = std::max(latest, generation_of(file, kImageStem).value_or(-1));
+  std::string image;
+  for (const std::string& file : *files) {
+    const int64_t generation = image_generation(file).value_or(-1);
+    if (generation <= latest) continue;
+    latest = generation;
+    image = absl::StrCat(path, "/", file);
+  }
   const bool recorded = std::binary_search(files->begin(), files->end(), kRecord);
   if (!recorded && latest < 0) return std::nullopt;
 
@@ -124,7 +145,6 @@ absl::StatusOr<std::optional<StoredVolume>> ImageStore::look(const std::string& 
   auto volume = parse(name, *text);
   if (!volume.ok()) return damaged(absl::StrCat(kRecord, " is unreadable: ", volume.status().message()));
   if (latest < 0) return damaged("its image file is missing");
-  const std::string image = absl::StrCat(path, "/", kImageStem, latest);
   if (stat(image.c_str(), &found) != 0) return directory_.error(errno, absl::StrCat("look at ", image));
   if (found.st_size < volume->capacity_bytes) {
     return damaged(absl::StrCat(image, " has ", found.st_size, " of ", volume->capacity_bytes, " bytes"));

@@ -41,8 +41,9 @@ struct NewVolume {
 // Volumes as image files below one directory, which several nodes may share. On the disk:
 //
 //   <name>/volume.json          {"version": 1, "name", "capacityBytes", "tags"}
-//   <name>/image.<generation>   the bytes; generation 0 is the first, and a later copy that takes its place
-//   has a higher one <name>/...                  what else a kind keeps with a volume
+//   <name>/image.0              the bytes
+//   <name>/image.<n>-<token>    a later copy, made for generation n, that takes their place
+//   <name>/...                  what else a kind keeps with a volume
 //   .creating-<name>/<token>/   a volume being built: one directory a builder
 //   .removing-<name>/           a volume, or such a build, being deleted
 //
@@ -98,5 +99,10 @@ class ImageStore {
 inline constexpr char kFirstImage[] = "image.0";
 // "image.12" -> 12; nullopt for other names. `stem` is "image.".
 std::optional<int64_t> generation_of(absl::string_view name, absl::string_view stem);
+// The n of "image.<n>" and of "image.<n>-<token>", whose token is of lower-case letters and digits; nullopt
+// for other names.
+std::optional<int64_t> image_generation(absl::string_view name);
+// The name of a copy made for generation n. The token is of this copy alone: no name is ever used twice.
+std::string image_name(int64_t generation, absl::string_view token);
 
 }  // namespace collage::drivers

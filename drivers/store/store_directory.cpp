@@ -1,6 +1,8 @@
 #include "drivers/store/store_directory.h"
 
 #include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -151,6 +153,27 @@ absl::Status StoreDirectory::write_new(const std::string& path, absl::string_vie
   if (fsync(file.get()) != 0) return error(errno, absl::StrCat("flush ", path));
   // A network file system may tell only now that it did not store the bytes.
   if (close(file.release()) != 0) return error(errno, absl::StrCat("close ", path));
+  return absl::OkStatus();
+}
+
+absl::Status StoreDirectory::clone(const std::string& from, const std::string& to) const {
+  base::UniqueFd source(open(from.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+  if (!source) return error(errno, absl::StrCat("open ", from));
+  COLLAGE_RETURN_IF_ERROR(step(absl::StrCat("create ", to)));
+  base::UniqueFd file(open(to.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (!file) return error(errno, absl::StrCat("create ", to));
+  COLLAGE_RETURN_IF_ERROR(step(absl::StrCat("clone ", to)));
+  if (ioctl(file.get(), FICLONE, source.get()) != 0) {
+    const int number = errno;
+    ::unlink(to.c_str());
+    if (number == EOPNOTSUPP || number == ENOTTY || number == ENOSYS || number == EINVAL || number == EXDEV) {
+      return absl::UnimplementedError(absl::StrCat(
+          describe(), " is on a file system that cannot clone files (FICLONE: ", strerror(number), ")"));
+    }
+    return error(number, absl::StrCat("clone ", from));
+  }
+  if (fsync(file.get()) != 0) return error(errno, absl::StrCat("flush ", to));
+  if (close(file.release()) != 0) return error(errno, absl::StrCat("close ", to));
   return absl::OkStatus();
 }
 

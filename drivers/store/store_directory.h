@@ -55,6 +55,9 @@ class StoreDirectory {
   absl::Status make_directory(const std::string& path) const;  // 0700
   // A new file 0600, its content on the disk. Not atomic: for names that nobody reads yet.
   absl::Status write_new(const std::string& path, absl::string_view content) const;
+  // A new file 0600 with the content that `from` has at one instant, sharing its blocks (FICLONE), on the
+  // disk. Not atomic: as write_new(). UNIMPLEMENTED where the file system cannot clone.
+  absl::Status clone(const std::string& from, const std::string& to) const;
   absl::Status rename(const std::string& from, const std::string& to) const;
   // link(2): the new name appears with its whole content, and at most one of several callers succeeds, on NFS
   // too.

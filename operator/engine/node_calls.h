@@ -36,11 +36,13 @@ class NodeCalls {
 
   // One call on one node; its end is remembered. volume "": a read.
   absl::StatusOr<base::Json> run(const base::Context& context, const std::string& node,
-                                 const std::string& volume, drivers::Verb verb, const base::Json& arguments);
+                                 const std::string& volume, drivers::Verb verb, const base::Json& arguments,
+                                 std::chrono::nanoseconds silence = NodeOperations::kAnySilence);
   // On any ready node; when one does not answer, on the next.
   absl::StatusOr<base::Json> read_anywhere(const base::Context& context, drivers::Verb verb,
                                            const base::Json& arguments);
-  // On any ready node, on the same one for as long as it is ready and the write may be under way there.
+  // On any ready node; when one does not answer, on the next. While another write of the volume may be under
+  // way on a ready node, on that one.
   absl::StatusOr<base::Json> write_anywhere(const base::Context& context, const std::string& volume,
                                             drivers::Verb verb, const base::Json& arguments);
   // A read on all of `nodes`, several at a time; one answer a node, in their order. Once `enough` says so no
@@ -51,6 +53,8 @@ class NodeCalls {
   static bool is_not_asked(const absl::Status& status);
 
  private:
+  bool is_alive(const base::Context& context, const std::string& node);
+
   const std::string backend_;
   NodeOperations& nodes_;
   NodeChoice choice_;

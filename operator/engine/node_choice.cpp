@@ -17,13 +17,26 @@ std::vector<std::string> NodeChoice::order(std::vector<std::string> ready) const
   return ready;
 }
 
+bool NodeChoice::is_silent(const std::string& node) const {
+  std::lock_guard lock(mutex_);
+  return silent_.contains(node);
+}
+
 std::string NodeChoice::busy_at(const std::string& volume) const {
   std::lock_guard lock(mutex_);
   const auto found = busy_.find(volume);
-  return found == busy_.end() ? "" : found->second;
+  return found == busy_.end() ? "" : *found->second.nodes.begin();
 }
 
-void NodeChoice::ended(const std::string& node, const std::string& volume, const absl::Status& status) {
+std::set<std::string> NodeChoice::bound_to(const std::string& volume, const std::string& call) const {
+  std::lock_guard lock(mutex_);
+  const auto found = busy_.find(volume);
+  if (found == busy_.end() || found->second.call == call) return {};
+  return found->second.nodes;
+}
+
+void NodeChoice::ended(const std::string& node, const std::string& volume, const std::string& call,
+                       const absl::Status& status) {
   std::lock_guard lock(mutex_);
   if (absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status)) {
     silent_.insert(node);
@@ -32,12 +45,21 @@ void NodeChoice::ended(const std::string& node, const std::string& volume, const
   }
   if (status.ok()) last_good_ = node;
   if (volume.empty()) return;
+  const auto found = busy_.find(volume);
   if (is_final(status)) {
-    busy_.erase(volume);
+    // Of this node alone: where the call was before, it may still be running.
+    if (found == busy_.end()) return;
+    found->second.nodes.erase(node);
+    if (found->second.nodes.empty()) busy_.erase(found);
     return;
   }
-  if (busy_.size() >= kMaxBusy && !busy_.contains(volume)) busy_.erase(busy_.begin());
-  busy_[volume] = node;
+  if (found == busy_.end()) {
+    if (busy_.size() >= kMaxBusy) busy_.erase(busy_.begin());
+    busy_[volume] = {call, {node}};
+    return;
+  }
+  if (found->second.call != call) found->second.call.clear();
+  found->second.nodes.insert(node);
 }
 
 }  // namespace collage::engine

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <string>
 #include <vector>
@@ -21,9 +22,13 @@ class NodeOperations {
   // All nodes with an agent, for the first probe of a backend.
   virtual std::vector<std::string> agent_nodes() const = 0;
   // Blocks for the answer: the driver's own status and result. Calls with equal arguments are one operation. Not final
-  // (UNAVAILABLE, DEADLINE_EXCEEDED) when the node does not answer: "node-a does not answer: its agent ...".
+  // (UNAVAILABLE, DEADLINE_EXCEEDED) when the node does not answer: "node-a does not answer: its agent ...". It ends so as soon as
+  // the node cannot be asked any more, and once the node has answered no call at all for as long as `silence`: a node that is
+  // merely slow with this one answers others.
   virtual absl::StatusOr<base::Json> run(const base::Context& context, const std::string& node, const std::string& backend,
-                                         drivers::Verb verb, const base::Json& arguments) = 0;
+                                         drivers::Verb verb, const base::Json& arguments,
+                                         std::chrono::nanoseconds silence) = 0;
+  static constexpr std::chrono::nanoseconds kAnySilence = std::chrono::nanoseconds::max();
 };
 
 // The Driver port over NodeOperations: for kinds whose control half runs only on nodes. Create and access of a kOwnerNode kind go

@@ -62,6 +62,8 @@ class NodeProxy final : public drivers::Driver, private drivers::Attacher, priva
                                             bool read_only) override;
   absl::Status detach(const Context& context, const std::string& volume_id,
                       const std::string& node_id) override;
+  absl::Status fence(const Context& context, const std::string& volume_id,
+                     const std::string& node_id) override;
   absl::StatusOr<drivers::Capacity> capacity(const Context& context, const drivers::StringMap& parameters,
                                              const drivers::Topology& where) override;
 
@@ -302,6 +304,13 @@ absl::Status NodeProxy::detach(const Context& context, const std::string& volume
   if (!on_owner()) return calls_.write_anywhere(context, volume_id, Verb::kDetach, arguments).status();
   if (!split(volume_id)) return absl::OkStatus();  // no such volume
   return call_owner(context, volume_id, Verb::kDetach, arguments).status();
+}
+
+absl::Status NodeProxy::fence(const Context& context, const std::string& volume_id,
+                              const std::string& node_id) {
+  const Json arguments = {{"id", volume_id}, {"nodeID", node_id}};
+  if (on_owner()) return call_owner(context, volume_id, Verb::kFence, arguments).status();
+  return calls_.write_anywhere(context, volume_id, Verb::kFence, arguments).status();
 }
 
 absl::StatusOr<drivers::Capacity> NodeProxy::capacity(const Context& context,

@@ -105,6 +105,8 @@ absl::StatusOr<Node> parse<Node>(const base::Json& object) {
         node.ready = base::get_string(condition, "/status") == "True";
     }
   }
+  node.machine = base::get_string(object, "/status/nodeInfo/systemUUID");
+  if (node.machine.empty()) node.machine = base::get_string(object, "/status/nodeInfo/machineID");
   if (const base::Json* taints = base::find(object, "/spec/taints");
       taints != nullptr && taints->is_array()) {
     for (const base::Json& taint : *taints) {

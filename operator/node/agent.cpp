@@ -78,6 +78,7 @@ void AgentImpl::set_backends(std::vector<BackendConfig> backends) {
 
 absl::StatusOr<base::Json> AgentImpl::carry_out(const Context& context, const std::string& backend,
                                                 drivers::Verb verb, const base::Json& arguments) {
+  if (verb == drivers::Verb::kHolds) return holds(context, backend, arguments);
   const std::optional<BackendTable::Backend> found = backends_.find(backend);
   if (!found.has_value())
     return absl::NotFoundError(absl::StrCat("node ", options_.node_name, " knows no backend ", backend));

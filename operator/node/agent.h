@@ -100,7 +100,7 @@ class Agent {
 
   // The backends that exist now; called at start and on each change.
   virtual void set_backends(std::vector<BackendConfig> backends) = 0;
-  // A call of the driver port that only a node can make.
+  // A call of the driver port that only a node can make; drivers::Verb::kHolds: a question to this very node.
   virtual absl::StatusOr<base::Json> carry_out(const base::Context& context, const std::string& backend,
                                                drivers::Verb verb, const base::Json& arguments) = 0;
 

@@ -98,6 +98,10 @@ class AgentImpl : public Agent {
                              bool& done);
   absl::Status finish_unpublish(const base::Context& context, VolumeRecord& record,
                                 const std::string& target);
+  // holds.cpp
+  absl::StatusOr<base::Json> holds(const base::Context& context, const std::string& backend,
+                                   const base::Json& arguments);
+  std::string where_held(const std::string& handle, const mount::MountTable& table) const;
   // recover.cpp
   absl::Status recover_volume(const base::Context& context, VolumeRecord record,
                               const mount::MountTable& table);

@@ -15,14 +15,20 @@ namespace {
 constexpr std::chrono::milliseconds kBusy{50};
 constexpr std::chrono::milliseconds kReadSpacing{50};  // of live reads of one node
 
-bool in_use_changed(const kube::Node& before, const kube::Node& after) {
-  return before.volumes_in_use != after.volumes_in_use;
+bool tells_of_holders(const kube::Node& before, const kube::Node& after) {
+  return before.volumes_in_use != after.volumes_in_use || before.out_of_service != after.out_of_service ||
+         before.ready != after.ready;
+}
+
+std::string boot_of(const kube::StorageNodeObject& node) {
+  return base::get_string(*node.json, "/status/bootID");
 }
 
 }  // namespace
 
-AttachController::AttachController(World& world, AttachOptions options)
+AttachController::AttachController(World& world, engine::NodeOperations* nodes, AttachOptions options)
     : world_(world),
+      nodes_(nodes),
       options_(options),
       live_nodes_(kReadSpacing,
                   [this](const auto& context, const auto& name) { return read_node(context, name); }),
@@ -71,14 +77,36 @@ void AttachController::add_handlers() {
       if (attachment->node_name == after->meta.name && !attachment->meta.deleting) enqueue(*attachment);
     }
   });
-  // What a refused detach waits for: the node unstaged a volume, or somebody said that it is off.
+  // What a refused detach waits for: the node unstaged a volume, somebody said that it is off, it fell silent
+  // or came back.
   world_.nodes.add_handler([this](const auto& before, const auto& after) {
-    if (!started_ || before == nullptr || after == nullptr) return;
-    if (!in_use_changed(*before, *after) && before->out_of_service == after->out_of_service) return;
-    for (const auto& attachment : world_.attachments.list()) {
-      if (attachment->node_name == after->meta.name && attachment->meta.deleting) enqueue(*attachment);
-    }
+    if (!started_ || (before != nullptr && after != nullptr && !tells_of_holders(*before, *after))) return;
+    enqueue_detaches((after != nullptr ? after : before)->meta.name);
   });
+  // The agent that can say what a node still holds has started.
+  world_.storage_nodes.add_handler([this](const auto& before, const auto& after) {
+    if (!started_ || after == nullptr || boot_of(*after).empty()) return;
+    if (before == nullptr || boot_of(*before) != boot_of(*after)) enqueue_detaches(after->meta.name);
+  });
+}
+
+void AttachController::enqueue_detaches(const std::string& node) {
+  for (const auto& attachment : world_.attachments.list()) {
+    if (attachment->node_name == node && attachment->meta.deleting) enqueue(*attachment);
+  }
+}
+
+// A volume that another node holds, whose detach there waits: its reason is this one's too.
+absl::Status AttachController::with_waiting_detach(const kube::Attachment& attachment,
+                                                   const absl::Status& why) const {
+  if (!absl::IsFailedPrecondition(why)) return why;
+  for (const auto& other : world_.attachments.by_index(World::kByVolume, attachment.volume_name)) {
+    if (other->meta.name == attachment.meta.name || !other->meta.deleting || other->detach_error.empty())
+      continue;
+    return absl::FailedPreconditionError(absl::StrCat(std::string(why.message()), "; VolumeAttachment ",
+                                                      other->meta.name, ": ", other->detach_error));
+  }
+  return why;
 }
 
 void AttachController::backend_changed(const std::string& backend) {
@@ -147,9 +175,9 @@ kube::Outcome AttachController::attach_held(const base::Context& context, const 
                                          plan.node_id, plan.capability, plan.read_only);
   call.done(published.status());
   if (!published.ok()) {
-    return attach_failed(context, attachment,
-                         base::annotate(published.status(), absl::StrCat("attach ", volume.handle, " to ",
-                                                                         attachment.node_name.str())));
+    absl::Status why = base::annotate(
+        published.status(), absl::StrCat("attach ", volume.handle, " to ", attachment.node_name.str()));
+    return attach_failed(context, attachment, with_waiting_detach(attachment, why));
   }
   const base::Json status = {
       {"status", {{"attached", true}, {"attachmentMetadata", *published}, {"attachError", nullptr}}}};
@@ -180,11 +208,14 @@ absl::Status AttachController::protect(const base::Context& context, const kube:
     world_.volumes.observe(*answer);
   }
   if (attachment.meta.has_finalizer(finalizer) && attachment.node_id == plan.node_id) return absl::OkStatus();
+  base::Json annotations = {{"csi.alpha.kubernetes.io/node-id", plan.node_id}};
+  const auto node = world_.nodes.get(attachment.node_name.str());
+  if (node != nullptr && !node->machine.empty()) annotations[kMachine] = node->machine;
   const base::Json patch = {{"metadata",
                              {{"uid", attachment.meta.uid},
                               {"resourceVersion", attachment.meta.resource_version},
                               {"finalizers", finalizers_with(attachment.meta, {finalizer})},
-                              {"annotations", {{"csi.alpha.kubernetes.io/node-id", plan.node_id}}}}}};
+                              {"annotations", annotations}}}};
   absl::StatusOr<base::Json> answer = world_.client.patch(
       context, kube::kVolumeAttachments, attachment.meta.key(), kube::PatchType::kMerge, patch, {});
   if (!answer.ok()) return base::annotate(answer.status(), "protect the VolumeAttachment by a finalizer");

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "operator/engine/node_operations.h"
 #include "operator/engine/shared_reads.h"
 #include "operator/reconcile/attach_decision.h"
 #include "operator/reconcile/lanes.h"
@@ -31,7 +32,8 @@ struct AttachOptions {
 // the finalizer. Thread safe. Made before the informers start; they are stopped before it is destroyed.
 class AttachController {
  public:
-  explicit AttachController(World& world, AttachOptions options = {});
+  // nodes: who is asked what a node still holds; nullptr for nobody.
+  explicit AttachController(World& world, engine::NodeOperations* nodes, AttachOptions options = {});
   ~AttachController();
 
   // Once, when this process leads and the caches are whole.
@@ -49,6 +51,7 @@ class AttachController {
   // Puts it into the queue that it needs, if any.
   void enqueue(const kube::Attachment& attachment);
   void enqueue_others(const std::string& volume);
+  void enqueue_detaches(const std::string& node);
 
   // ---- attach.cpp
   kube::Outcome attach(const base::Context& context, const std::string& name);
@@ -57,6 +60,7 @@ class AttachController {
                             const AttachPlan& plan);
   absl::Status protect(const base::Context& context, const kube::Attachment& attachment,
                        const kube::Volume& volume, const AttachPlan& plan);
+  absl::Status with_waiting_detach(const kube::Attachment& attachment, const absl::Status& why) const;
   kube::Outcome attach_failed(const base::Context& context, const kube::Attachment& attachment,
                               const absl::Status& why);
 
@@ -78,16 +82,29 @@ class AttachController {
   // nullptr when there is none.
   engine::SharedReads<LiveNode>::Answer read_node(const base::Context& context,
                                                   const std::string& name) const;
+  absl::StatusOr<std::string> look_at_node(const base::Context& context, const kube::Attachment& attachment,
+                                           const std::string& in_use_name, DetachFacts& facts);
+  absl::Status look_for_proof(const base::Context& context, const kube::Attachment& attachment,
+                              const Detachment& detachment, const std::vector<std::string>& node_ids,
+                              const std::string& machine, DetachFacts& facts);
+  void ask_node(const base::Context& context, const Detachment& detachment, DetachFacts& facts);
   absl::StatusOr<DetachVerdict> judge_detach(const base::Context& context, const kube::Attachment& attachment,
                                              const Detachment& detachment,
                                              const std::vector<std::string>& node_ids);
   kube::Outcome detach_held(const base::Context& context, const kube::Attachment& attachment,
                             const Detachment& detachment);
+  absl::StatusOr<std::string> take_away(const base::Context& context, const kube::Attachment& attachment,
+                                        const Detachment& detachment,
+                                        const std::vector<std::string>& node_ids,
+                                        const DetachVerdict& verdict);
   kube::Outcome detached(const base::Context& context, const kube::Attachment& attachment);
+  kube::Outcome detach_refused(const base::Context& context, const kube::Attachment& attachment,
+                               const std::string& message);
   kube::Outcome detach_failed(const base::Context& context, const kube::Attachment& attachment,
                               const absl::Status& why);
 
   World& world_;
+  engine::NodeOperations* const nodes_;
   const AttachOptions options_;
   std::atomic<bool> started_ = false;
   engine::SharedReads<LiveNode> live_nodes_;

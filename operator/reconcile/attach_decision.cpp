@@ -1,5 +1,7 @@
 #include "operator/reconcile/attach_decision.h"
 
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
 #include "drivers/driver.h"
@@ -81,41 +83,59 @@ std::vector<std::string> detach_node_ids(const kube::Attachment& attachment, con
   return ids;
 }
 
+namespace {
+
+std::string waits_for(const DetachFacts& facts) {
+  const std::string annotate =
+      absl::StrCat("kubectl annotate volumeattachment <this one> ", kHolderGone, "=true");
+  if (!facts.node_exists) {
+    return absl::StrCat(
+        "whose Node object is gone, which does not prove that the machine is off: it is detached once the "
+        "same machine is back under that name, or once somebody who knows that it is off says so: ",
+        annotate);
+  }
+  if (facts.in_use && facts.node_ready && (facts.out_of_service || facts.confirmed)) {
+    return absl::StrCat(
+        "which is said to be off, but whose kubelet is Ready and still uses it: it is detached "
+        "once kubelet has unstaged it there, or the Node is not Ready any more");
+  }
+  if (facts.in_use && facts.node_ready)
+    return "which still uses it: it is detached once kubelet has unstaged it there";
+  if (facts.node_newer && !facts.in_use) {
+    return absl::StrCat(
+        "whose Node object was made anew since, so that it does not say what the machine still holds",
+        facts.node_says.empty() ? "" : absl::StrCat(" (", facts.node_says, ")"),
+        ": it is detached once the node itself says that it has let it go, or once somebody who knows that "
+        "nothing there writes to it says so: ",
+        annotate);
+  }
+  return absl::StrCat(
+      "which does not answer and may still write to it: it is detached once that node unstages it, or once "
+      "somebody who knows that the machine is off says so: kubectl taint node ",
+      facts.node, " node.kubernetes.io/out-of-service=nodeshutdown:NoExecute");
+}
+
+}  // namespace
+
 DetachVerdict detach_allowed(const DetachFacts& facts) {
-  if (facts.node_exists && !facts.in_use && !facts.node_newer) return {true, "", ""};
-  if (facts.driver_fences) return {true, "the storage takes access away with the detach", ""};
-  if (facts.node_exists && facts.out_of_service)
-    return {true, "the taint node.kubernetes.io/out-of-service on the node", ""};
-  if (facts.confirmed) return {true, absl::StrCat("the annotation ", kHolderGone), ""};
-  if (facts.holder_elsewhere) return {true, "the storage says that this node does not hold it", ""};
-  const std::string held = absl::StrCat("volume ", facts.volume, " is held by node ", facts.node);
-  if (facts.node_exists && facts.node_newer && !facts.in_use) {
-    return {false, "",
-            absl::StrCat(
-                held,
-                ", whose Node object was made anew since, so that it does not say what the machine still "
-                "holds: somebody who knows that nothing there writes to it says so: "
-                "kubectl annotate volumeattachment <this one> ",
-                kHolderGone, "=true")};
-  }
-  if (facts.node_exists && facts.node_ready) {
-    return {false, "",
-            absl::StrCat(held, ", which still uses it: it is detached once kubelet has unstaged it there")};
-  }
-  if (facts.node_exists) {
-    return {false, "",
-            absl::StrCat(held,
-                         ", which does not answer and may still write to it: it is detached once that node "
-                         "unstages it, or once somebody who "
-                         "knows that the machine is off says so: kubectl taint node ",
-                         facts.node, " node.kubernetes.io/out-of-service=nodeshutdown:NoExecute")};
-  }
-  return {false, "",
-          absl::StrCat(held,
-                       ", whose Node object is gone, which does not prove that the machine is off: somebody "
-                       "who knows that it is says so: "
-                       "kubectl annotate volumeattachment <this one> ",
-                       kHolderGone, "=true")};
+  const auto proven = [](std::string proof) {
+    return DetachVerdict{.allowed = true, .proof = std::move(proof)};
+  };
+  const auto told = [](std::string proof) {
+    return DetachVerdict{.allowed = true, .fence = true, .proof = std::move(proof)};
+  };
+  if (facts.node_exists && !facts.in_use && !facts.node_newer) return {.allowed = true};
+  if (facts.driver_fences) return proven("the storage takes access away with the detach");
+  if (!facts.absence.empty()) return proven(facts.absence);
+  if (facts.holder_elsewhere) return proven("the storage says that this node does not hold it");
+  if (facts.let_go) return proven("the node itself says that it has let it go");
+  // A kubelet at work contradicts who says that its machine is off: it will unstage what it need not have.
+  const bool contradicted = facts.node_exists && facts.node_ready && facts.in_use;
+  if (!contradicted && facts.node_exists && facts.out_of_service)
+    return told("the taint node.kubernetes.io/out-of-service on the node");
+  if (!contradicted && facts.confirmed) return told(absl::StrCat("the annotation ", kHolderGone));
+  return {.message =
+              absl::StrCat("volume ", facts.volume, " is held by node ", facts.node, ", ", waits_for(facts))};
 }
 
 }  // namespace collage::reconcile

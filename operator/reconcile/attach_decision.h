@@ -50,20 +50,29 @@ struct DetachFacts {
   bool node_newer = false;
   bool in_use = false;          // kubelet lists the volume in its node's volumesInUse: not unstaged
   bool out_of_service = false;  // the taint node.kubernetes.io/out-of-service: a person's word
-  bool confirmed =
-      false;  // the annotation kHolderGone on the attachment: a person's word, for a node without an object
+  // The annotation kHolderGone on the attachment: a person's word, for a node without an object.
+  bool confirmed = false;
   bool driver_fences = false;     // the detach itself takes access away
   bool holder_elsewhere = false;  // the driver says that another node holds it, or that it is gone
+  std::string absence;            // why the machine can no longer write, as its provider knows it
+  // The node was asked, and is the machine that the volume was attached to: it has the volume neither staged
+  // nor open.
+  bool let_go = false;
+  std::string node_says;  // what else the node answered, or why it was not asked, for the message
 };
 
 inline constexpr char kHolderGone[] = "collage.storage/holder-is-gone";
+// On the attachment: kube::Node::machine at the time of the attach.
+inline constexpr char kMachine[] = "collage.storage/machine";
 
 // Kubernetes ends an attachment after a clean unstage, but also, forced, when a node does not answer: then
 // the old holder may still write. allowed: `proof` says by what it cannot, "" for the ordinary case of a
-// clean unstage. Not allowed: `message` names the holder and the proof that is needed. A deleted Node object
+// clean unstage. fence: the proof is a person's word, and people err: access is taken away as well where the
+// storage can. Not allowed: `message` names the holder and the proof that is needed. A deleted Node object
 // and elapsed time are no proof.
 struct DetachVerdict {
   bool allowed = false;
+  bool fence = false;
   std::string proof;
   std::string message;
 };

@@ -16,6 +16,8 @@ namespace collage::reconcile {
 namespace {
 
 constexpr std::chrono::milliseconds kBusy{50};
+constexpr std::chrono::seconds kAskTimeout{10};
+constexpr char kWaitingForProof[] = "WaitingForProof";
 
 bool lists(const kube::Node& node, const std::string& name) {
   return std::find(node.volumes_in_use.begin(), node.volumes_in_use.end(), name) != node.volumes_in_use.end();
@@ -101,15 +103,11 @@ engine::SharedReads<AttachController::LiveNode>::Answer AttachController::read_n
   return std::make_shared<const LiveNode>(std::move(node), made);
 }
 
-absl::StatusOr<DetachVerdict> AttachController::judge_detach(const base::Context& context,
-                                                             const kube::Attachment& attachment,
-                                                             const Detachment& detachment,
-                                                             const std::vector<std::string>& node_ids) {
-  const std::string in_use_name = absl::StrCat(attachment.attacher.str(), "^", detachment.handle);
-  DetachFacts facts;
-  facts.volume = detachment.handle;
-  facts.node = attachment.node_name.str();
-  facts.driver_fences = detachment.backend->driver->info().detach_fences;
+// The node as it is now; answers which machine it is.
+absl::StatusOr<std::string> AttachController::look_at_node(const base::Context& context,
+                                                           const kube::Attachment& attachment,
+                                                           const std::string& in_use_name,
+                                                           DetachFacts& facts) {
   auto node = world_.nodes.get(facts.node);
   if (!facts.driver_fences) {
     // A volume taken from a node that has just begun to use it would be written from two sides: the cache
@@ -126,27 +124,126 @@ absl::StatusOr<DetachVerdict> AttachController::judge_detach(const base::Context
   facts.node_ready = node != nullptr && node->ready;
   facts.out_of_service = node != nullptr && node->out_of_service;
   facts.in_use = node != nullptr && lists(*node, in_use_name);
-  if (DetachVerdict verdict = detach_allowed(facts); verdict.allowed) return verdict;
+  return node == nullptr ? "" : node->machine;
+}
 
-  // Before it is refused, the rarer proofs are looked for.
+// The proofs that cost a call each, looked for only when the detach would be refused without.
+absl::Status AttachController::look_for_proof(const base::Context& context,
+                                              const kube::Attachment& attachment,
+                                              const Detachment& detachment,
+                                              const std::vector<std::string>& node_ids,
+                                              const std::string& machine, DetachFacts& facts) {
   const absl::StatusOr<base::Json> object =
       world_.client.get(context, kube::kVolumeAttachments, attachment.meta.key());
-  facts.confirmed =
-      object.ok() &&
-      base::get_string(*object, "/metadata/annotations/collage.storage~1holder-is-gone") == "true";
+  if (!object.ok()) return object.status();
+  const base::Json* const annotations = base::find(*object, "/metadata/annotations");
+  const auto annotation = [&](const char* key) {
+    const bool there = annotations != nullptr && annotations->is_object() && annotations->contains(key);
+    return there && (*annotations)[key].is_string() ? (*annotations)[key].get<std::string>() : "";
+  };
+  facts.confirmed = annotation(kHolderGone) == "true";
+
+  // Each id that it may be attached under must be accounted for.
+  for (const std::string& node_id : node_ids) {
+    const absl::StatusOr<std::string> absence = detachment.backend->driver->attacher()->proof_of_absence(
+        context.with_timeout(options_.call_timeout), node_id);
+    facts.absence = absence.value_or("");
+    if (facts.absence.empty()) break;
+  }
   const absl::StatusOr<drivers::Volume> volume =
       detachment.backend->driver->inspect(context.with_timeout(options_.call_timeout), detachment.volume_id);
   facts.holder_elsewhere =
       absl::IsNotFound(volume.status()) ||
       (volume.ok() && !volume->attached_to.empty() &&
        std::find(node_ids.begin(), node_ids.end(), volume->attached_to) == node_ids.end());
+  if (!facts.node_newer || !facts.node_ready || facts.in_use || detach_allowed(facts).allowed)
+    return absl::OkStatus();
+
+  // A Node that was made anew: what its agent says counts for that machine alone. Another machine of the same
+  // name knows nothing of the one before, which may still run somewhere.
+  const std::string before = annotation(kMachine);
+  if (before.empty() || machine.empty()) {
+    facts.node_says = "and which machine had that name is not known";
+  } else if (before != machine) {
+    facts.node_says = absl::StrCat("by another machine: ", machine, ", not ", before);
+  } else {
+    ask_node(context, detachment, facts);
+  }
+  return absl::OkStatus();
+}
+
+// The agent compares its journal with the mounts and devices of its kernel: after a reboot there are none.
+void AttachController::ask_node(const base::Context& context, const Detachment& detachment,
+                                DetachFacts& facts) {
+  if (nodes_ == nullptr) return;
+  const absl::StatusOr<base::Json> answer =
+      nodes_->run(context.with_timeout(kAskTimeout), facts.node, detachment.backend->spec.name,
+                  drivers::Verb::kHolds, {{"id", detachment.volume_id}}, engine::NodeOperations::kAnySilence);
+  if (!answer.ok()) {
+    facts.node_says =
+        absl::StrCat("asked whether it still has the volume: ", std::string(answer.status().message()));
+    return;
+  }
+  const base::Json* const held = base::find(*answer, "/held");
+  facts.let_go = held != nullptr && held->is_boolean() && !held->get<bool>();
+  if (!facts.let_go)
+    facts.node_says = absl::StrCat("it still has it at ", base::get_string(*answer, "/where"));
+}
+
+absl::StatusOr<DetachVerdict> AttachController::judge_detach(const base::Context& context,
+                                                             const kube::Attachment& attachment,
+                                                             const Detachment& detachment,
+                                                             const std::vector<std::string>& node_ids) {
+  const std::string in_use_name = absl::StrCat(attachment.attacher.str(), "^", detachment.handle);
+  DetachFacts facts;
+  facts.volume = detachment.handle;
+  facts.node = attachment.node_name.str();
+  facts.driver_fences = detachment.backend->driver->info().detach_fences;
+  COLLAGE_ASSIGN_OR_RETURN(const std::string machine, look_at_node(context, attachment, in_use_name, facts));
+  if (DetachVerdict verdict = detach_allowed(facts); verdict.allowed) return verdict;
+  COLLAGE_RETURN_IF_ERROR(look_for_proof(context, attachment, detachment, node_ids, machine, facts));
+  if (facts.let_go) {
+    // Kubelet lists a volume before it has it mounted: what it began since the question shows here.
+    COLLAGE_ASSIGN_OR_RETURN(const std::string now, look_at_node(context, attachment, in_use_name, facts));
+    facts.let_go = now == machine && !facts.in_use;
+  }
   return detach_allowed(facts);
+}
+
+// Detaches under each id. Answers what was done beside, for the event; "" when nothing was.
+absl::StatusOr<std::string> AttachController::take_away(const base::Context& context,
+                                                        const kube::Attachment& attachment,
+                                                        const Detachment& detachment,
+                                                        const std::vector<std::string>& node_ids,
+                                                        const DetachVerdict& verdict) {
+  drivers::Attacher& attacher = *detachment.backend->driver->attacher();
+  std::string beside;
+  for (const std::string& node_id : node_ids) {
+    const metrics::Call call(attachment.attacher.str(), metrics::kControllerUnpublishVolume);
+    absl::Status status = absl::UnimplementedError("not asked for");
+    if (verdict.fence) {
+      status = attacher.fence(context.with_timeout(options_.call_timeout), detachment.volume_id, node_id);
+      beside = status.ok()
+                   ? "; access was taken from it as well, so that later writes of it go nowhere"
+                   : "; this storage cannot take access from it, so that only this word keeps two nodes "
+                     "from writing to the volume";
+    }
+    if (absl::IsUnimplemented(status)) {
+      status = attacher.detach(context.with_timeout(options_.call_timeout), detachment.volume_id, node_id);
+    }
+    call.done(status);
+    // Whatever the code, it may still be attached (contract 5).
+    if (!status.ok()) {
+      return base::annotate(status,
+                            absl::StrCat("detach ", detachment.handle, " from ", attachment.node_name.str()));
+    }
+  }
+  return beside;
 }
 
 kube::Outcome AttachController::detach_held(const base::Context& context, const kube::Attachment& attachment,
                                             const Detachment& detachment) {
-  drivers::Attacher* const attacher = detachment.backend->driver->attacher();
-  if (attacher == nullptr) return detached(context, attachment);
+  if (detachment.backend->driver->attacher() == nullptr) return detached(context, attachment);
   const auto csi_node = world_.csi_nodes.get(attachment.node_name.str());
   const std::vector<std::string> node_ids = detach_node_ids(attachment, csi_node.get());
   if (node_ids.empty()) {  // "" would mean all nodes
@@ -160,21 +257,10 @@ kube::Outcome AttachController::detach_held(const base::Context& context, const 
   if (!verdict.ok())
     return detach_failed(context, attachment,
                          base::annotate(verdict.status(), "find out who holds the volume"));
-  if (!verdict->allowed)
-    return detach_failed(context, attachment, absl::FailedPreconditionError(verdict->message));
+  if (!verdict->allowed) return detach_refused(context, attachment, verdict->message);
 
-  for (const std::string& node_id : node_ids) {
-    const metrics::Call call(attachment.attacher.str(), metrics::kControllerUnpublishVolume);
-    const absl::Status status =
-        attacher->detach(context.with_timeout(options_.call_timeout), detachment.volume_id, node_id);
-    call.done(status);
-    // Whatever the code, it may still be attached (contract 5).
-    if (!status.ok()) {
-      return detach_failed(context, attachment,
-                           base::annotate(status, absl::StrCat("detach ", detachment.handle, " from ",
-                                                               attachment.node_name.str())));
-    }
-  }
+  const absl::StatusOr<std::string> beside = take_away(context, attachment, detachment, node_ids, *verdict);
+  if (!beside.ok()) return detach_failed(context, attachment, beside.status());
   base::log::info(
       context, "volume detached",
       {{"volume", detachment.handle}, {"node", attachment.node_name.str()}, {"proof", verdict->proof}});
@@ -183,10 +269,32 @@ kube::Outcome AttachController::detach_held(const base::Context& context, const 
       world_.events.event(
           kube::event_target(*volume), kube::EventType::kNormal, "ForcedDetach",
           absl::StrCat("volume ", detachment.handle, " was taken from node ", attachment.node_name.str(),
-                       ", which had not unstaged it; proof that it can no longer write: ", verdict->proof));
+                       ", which had not unstaged it; proof that it can no longer write: ", verdict->proof,
+                       *beside));
     }
   }
   return detached(context, attachment);
+}
+
+// Said where people look: on the attachment, and, once for each such message, on the claim, whose pod waits.
+kube::Outcome AttachController::detach_refused(const base::Context& context,
+                                               const kube::Attachment& attachment,
+                                               const std::string& message) {
+  if (!context.stopped() && attachment.detach_error != message) {
+    world_.events.event(kube::event_target(attachment), kube::EventType::kWarning, kWaitingForProof, message);
+    const auto volume = world_.volumes.get(attachment.volume_name);
+    if (volume != nullptr && !volume->claim_uid.empty()) {
+      const std::string space = volume->claim_namespace.str();
+      world_.events.event({.api_version = kube::kPersistentVolumeClaims.api_version(),
+                           .kind = "PersistentVolumeClaim",
+                           .name_space = space,
+                           .name = volume->claim_name,
+                           .uid = volume->claim_uid},
+                          kube::EventType::kWarning, kWaitingForProof,
+                          absl::StrCat(message, " (VolumeAttachment ", attachment.meta.name, ")"));
+    }
+  }
+  return detach_failed(context, attachment, absl::FailedPreconditionError(message));
 }
 
 // The finalizer goes first, then the status (contract 52), of which nothing is left to write when ours was

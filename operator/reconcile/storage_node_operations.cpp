@@ -18,12 +18,28 @@ using base::Json;
 
 constexpr auto kCallTimeout = std::chrono::seconds(60);
 constexpr auto kSpacing = std::chrono::milliseconds(100);
+constexpr auto kLookAgain = std::chrono::milliseconds(500);
 constexpr auto kIdle = std::chrono::seconds(1);
 
 const base::Histogram& call_seconds() {
   static const base::Histogram histogram("collage_node_operation_seconds",
                                          "Calls carried out by a node for the operator.", {"verb", "code"});
   return histogram;
+}
+
+// An agent that ends takes its sockets with it, and kubelet then takes its drivers out of the CSINode; the
+// StorageNode goes on saying that they are registered.
+bool is_unregistered(const kube::StorageNodeObject& object, const kube::CsiNode* csi_node) {
+  const Json* kinds = base::find(*object.json, "/status/kinds");
+  if (kinds == nullptr || !kinds->is_array()) return false;
+  bool any = false;
+  for (const Json& kind : *kinds) {
+    if (!base::get_bool(kind, "/registered")) continue;
+    const std::string driver = drivers::csi_driver_name(base::get_string(kind, "/name"));
+    if (csi_node != nullptr && csi_node->driver(driver) != nullptr) return false;
+    any = true;
+  }
+  return any;
 }
 
 absl::Status answer_status(const Json& answer) {
@@ -54,6 +70,7 @@ struct StorageNodeOperations::NodeQueue {
   const std::string node;
   std::vector<std::shared_ptr<Call>> calls;  // oldest first, none done
   size_t written = 0;                        // operations in the last write
+  base::Clock::Monotonic heard{};            // when the node answered a call last
   GroupCommit commit;                        // last: its thread ends before the rest goes
 };
 
@@ -136,11 +153,22 @@ absl::Status StorageNodeOperations::reachable(const std::string& node) const {
         absl::StrCat("node ", node,
                      " runs no Collage agent; see that the DaemonSet of the chart has a running pod there"));
   }
+  if (is_unregistered(*object, world_.csi_nodes.get(node).get())) {
+    return absl::UnavailableError(
+        absl::StrCat("node ", node,
+                     ": kubelet there lists no driver of Collage any more, so its agent has ended; see that "
+                     "the DaemonSet of the chart has a running pod there"));
+  }
   auto live = world_.nodes.get(node);
   if (!live) return absl::UnavailableError(absl::StrCat("node ", node, " is no longer in the cluster"));
   if (!live->ready) {
     return absl::UnavailableError(
         absl::StrCat("node ", node, " is not Ready, and only it can make this call; waiting for it"));
+  }
+  if (live->out_of_service) {
+    return absl::UnavailableError(
+        absl::StrCat("node ", node,
+                     " has the taint node.kubernetes.io/out-of-service; it is asked again once that is off"));
   }
   return absl::OkStatus();
 }
@@ -176,9 +204,34 @@ void StorageNodeOperations::leave(NodeQueue& queue, const std::shared_ptr<Call>&
   queue.commit.touch_later();
 }
 
+// Until the call is done, or why it is not waited for any longer. A node that cannot be asked any more is not
+// waited for: the caller may have another one to ask.
+absl::Status StorageNodeOperations::wait(std::unique_lock<std::mutex>& lock, const base::Context& context,
+                                         const std::string& node, Call& call,
+                                         std::chrono::nanoseconds silence) {
+  const auto began = context.clock().now();
+  while (!call.done) {
+    COLLAGE_RETURN_IF_ERROR(context.status());
+    // Not longer at once, since the context's clock need not be the one that condition variables know.
+    call.answered.wait_for(lock, context.stop(),
+                           std::min<std::chrono::nanoseconds>(context.remaining(), kLookAgain),
+                           [&] { return call.done; });
+    lock.unlock();  // the informers have locks of their own
+    const absl::Status there = reachable(node);
+    lock.lock();
+    if (call.done) break;
+    COLLAGE_RETURN_IF_ERROR(there);
+    const auto mailbox = queues_.find(node);
+    if (mailbox == queues_.end()) return absl::CancelledError("the operator is stopping");
+    if (context.clock().now() - std::max(began, mailbox->second->heard) >= silence)
+      return absl::DeadlineExceededError("it has answered nothing at all for some seconds");
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<Json> StorageNodeOperations::run(const base::Context& context, const std::string& node,
                                                 const std::string& backend, drivers::Verb verb,
-                                                const Json& arguments) {
+                                                const Json& arguments, std::chrono::nanoseconds silence) {
   COLLAGE_RETURN_IF_ERROR(reachable(node));
   const auto began = context.clock().now();
   const base::Context mine = context.with_timeout(kCallTimeout);
@@ -202,20 +255,15 @@ absl::StatusOr<Json> StorageNodeOperations::run(const base::Context& context, co
     mailbox.commit.touch(mailbox.calls.size());
   }
   ++call->waiting;
-  while (!call->done && mine.status().ok()) {
-    // Not longer at once, since the context's clock need not be the one that condition variables know.
-    call->answered.wait_for(lock, mine.stop(),
-                            std::min<std::chrono::nanoseconds>(mine.remaining(), std::chrono::seconds(1)),
-                            [&] { return call->done; });
-  }
+  const absl::Status why = wait(lock, mine, node, *call, silence);
   if (!call->done) {
-    absl::Status status = mine.status();
     auto found = queues_.find(node);
     if (found != queues_.end()) leave(*found->second, call);
     call_seconds().observe(std::chrono::duration<double>(context.clock().now() - began).count(),
-                           {name, absl::StatusCodeToString(status.code())});
-    return absl::Status(status.code(), absl::StrCat("node ", node, " has not answered ", name,
-                                                    " for backend ", backend, " yet; see its agent's log"));
+                           {name, absl::StatusCodeToString(why.code())});
+    return absl::Status(why.code(),
+                        absl::StrCat("node ", node, " has not answered ", name, " for backend ", backend,
+                                     " yet: ", std::string(why.message()), "; see its agent's log"));
   }
   call_seconds().observe(std::chrono::duration<double>(context.clock().now() - began).count(),
                          {name, absl::StatusCodeToString(call->status.code())});
@@ -275,6 +323,7 @@ void StorageNodeOperations::take_answers(const kube::StorageNodeObject& object) 
       any = true;
     }
     if (any) {
+      queue.heard = context_.clock().now();
       // Calls that did not fit into the list go now; finished ones can wait for the next write.
       if (open_before > kMaxOpen) {
         queue.commit.touch(open_before);

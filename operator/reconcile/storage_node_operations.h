@@ -37,8 +37,8 @@ class StorageNodeOperations final : public engine::NodeOperations {
   std::vector<std::string> ready_nodes(const std::string& backend) const override;
   std::vector<std::string> agent_nodes() const override;
   absl::StatusOr<base::Json> run(const base::Context& context, const std::string& node,
-                                 const std::string& backend, drivers::Verb verb,
-                                 const base::Json& arguments) override;
+                                 const std::string& backend, drivers::Verb verb, const base::Json& arguments,
+                                 std::chrono::nanoseconds silence) override;
 
  private:
   struct Call;
@@ -49,8 +49,11 @@ class StorageNodeOperations final : public engine::NodeOperations {
   // Operations in the list that are not of this process: the next write drops them.
   void drop_foreign(const kube::StorageNodeObject& object);
   void take_answers(const kube::StorageNodeObject& object);
-  // The node as it can be asked now, or why it cannot.
+  // The node as it can be asked now, or why it cannot: what Kubernetes says of Node and CSINode. No agent
+  // writes a heartbeat, so one that has just died is asked in vain for a while.
   absl::Status reachable(const std::string& node) const;
+  absl::Status wait(std::unique_lock<std::mutex>& lock, const base::Context& context, const std::string& node,
+                    Call& call, std::chrono::nanoseconds silence);
   void leave(NodeQueue& queue, const std::shared_ptr<Call>& call);
 
   World& world_;

@@ -49,7 +49,7 @@ struct Controllers {
         mounts(world),
         provisioner(world),
         reclaimer(world),
-        attacher(world) {
+        attacher(world, &nodes) {
     backends.on_usable([this](const std::string& backend) {
       provisioner.backend_changed(backend);
       reclaimer.backend_changed(backend);

@@ -8,16 +8,11 @@
 
 namespace collage::testing {
 
-namespace {
-
-// Gives the process mounts of its own, once.
 bool own_mounts() {
   static const bool done =
       unshare(CLONE_NEWNS) == 0 && mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0;
   return done;
 }
-
-}  // namespace
 
 Scratch::Scratch(int64_t bytes) : path_(directory_.path() + "/store") {
   mkdir(path_.c_str(), 0700);

@@ -8,6 +8,9 @@
 
 namespace collage::testing {
 
+// Gives the process mounts of its own, once. False where that is not permitted.
+bool own_mounts();
+
 // An empty file system of a given size, in memory, that only this process sees: what fills or refuses it is
 // the test alone. Where the process may not mount, the directory is an ordinary temporary one and mounted()
 // is false. Make it on the main thread: threads started later see the mount.

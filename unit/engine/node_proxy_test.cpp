@@ -148,38 +148,81 @@ TEST_F(SharedProxy, AReadEndsWithItsContext) {
   EXPECT_THAT(nodes.asked(Verb::kFind), IsEmpty());
 }
 
-TEST_F(SharedProxy, AWriteThatMayBeUnderWayStaysWithItsNode) {
+// Answers nothing at all, as a node that died a moment ago.
+FakeNodes::Fault dead(const std::string& which) {
+  return [which](const std::string& node, Verb) {
+    return node == which ? absl::UnavailableError("does not answer") : absl::OkStatus();
+  };
+}
+
+TEST_F(SharedProxy, AWriteThatTakesLongStaysWithItsNode) {
   nodes.lose([lost = false](const std::string&, Verb verb) mutable {
     if (verb != Verb::kCreate || std::exchange(lost, true)) return absl::OkStatus();
-    return absl::DeadlineExceededError("does not answer");
+    return absl::DeadlineExceededError("it has answered nothing at all for some seconds");
   });
-  EXPECT_EQ(proxy->create(kContext, a_request()).status().code(), absl::StatusCode::kDeadlineExceeded);
-  EXPECT_TRUE(proxy->find(kContext, "pvc-x").ok());
-  EXPECT_THAT(nodes.asked(Verb::kFind), ElementsAre("b")) << "a was silent";
   EXPECT_TRUE(proxy->create(kContext, a_request()).ok());
+  EXPECT_THAT(nodes.asked(Verb::kProbe), ElementsAre("a")) << "asked for a sign of life";
   EXPECT_THAT(nodes.asked(Verb::kCreate), ElementsAre("a", "a"));
   EXPECT_THAT(share->volumes(), SizeIs(1));
 }
 
-TEST_F(SharedProxy, AWriteOfAnotherVolumeAvoidsASilentNode) {
-  nodes.silence([](const std::string& node, Verb) {
-    return node == "a" ? absl::UnavailableError("does not answer") : absl::OkStatus();
-  });
-  EXPECT_FALSE(proxy->create(kContext, a_request("pvc-1")).ok());
+TEST_F(SharedProxy, AWriteLeavesANodeThatGivesNoSignOfLife) {
+  nodes.silence(dead("a"));
+  EXPECT_TRUE(proxy->create(kContext, a_request("pvc-1")).ok());
   EXPECT_TRUE(proxy->create(kContext, a_request("pvc-2")).ok());
+  EXPECT_THAT(nodes.asked(Verb::kCreate), ElementsAre("a", "b", "b")) << "the next one avoids it at once";
+}
+
+// The answer was lost, not the effect: the node that repeats the write finds it done.
+TEST_F(SharedProxy, AWriteDoneByBothNodesHasOneEffect) {
+  nodes.lose(dead("a"));
+  ASSERT_TRUE(proxy->create(kContext, a_request()).ok());
   EXPECT_THAT(nodes.asked(Verb::kCreate), ElementsAre("a", "b"));
+  EXPECT_THAT(share->volumes(), SizeIs(1));
+  EXPECT_EQ(share->calls(Verb::kCreate), 2);
+}
+
+// It could be undone before it happens: the attach that is late on one node after the detach on another.
+TEST_F(SharedProxy, AnotherWriteComesBehindTheOneThatMayStillBeUnderWay) {
+  ASSERT_TRUE(proxy->create(kContext, a_request()).ok());
+  nodes.silence(dead("a"));
+  ASSERT_TRUE(proxy->attacher()->attach(kContext, "vol-pvc-1", "c", {}, false).ok());
+  ASSERT_THAT(nodes.asked(Verb::kAttach), ElementsAre("a", "b"));
+  EXPECT_TRUE(absl::IsUnavailable(proxy->attacher()->detach(kContext, "vol-pvc-1", "c")));
+  EXPECT_TRUE(absl::IsUnavailable(proxy->attacher()->detach(kContext, "vol-pvc-1", "c")));
+  EXPECT_THAT(nodes.asked(Verb::kDetach), ElementsAre("a", "a"));
+  EXPECT_EQ(share->volumes().at("vol-pvc-1").attached_to, "c");
+  nodes.silence(dead("nobody"));
+  EXPECT_TRUE(proxy->attacher()->detach(kContext, "vol-pvc-1", "c").ok());
+  EXPECT_TRUE(proxy->attacher()->attach(kContext, "vol-pvc-1", "b", {}, false).ok());
+  EXPECT_THAT(nodes.asked(Verb::kDetach), ElementsAre("a", "a", "a")) << "its answer ends the wait";
 }
 
 // A detach must not wait for a node that is gone: the volume's pod waits for it on another one.
 TEST_F(SharedProxy, AWriteLeavesANodeThatIsReadyNoMore) {
-  nodes.silence([](const std::string& node, Verb) {
-    return node == "a" ? absl::UnavailableError("does not answer") : absl::OkStatus();
-  });
-  EXPECT_FALSE(proxy->attacher()->detach(kContext, "vol-1", "a").ok());
-  EXPECT_FALSE(proxy->attacher()->detach(kContext, "vol-1", "a").ok());
+  nodes.silence(dead("a"));
+  ASSERT_TRUE(proxy->attacher()->detach(kContext, "vol-1", "a").ok());
+  EXPECT_THAT(nodes.asked(Verb::kDetach), ElementsAre("a", "b"));
+  EXPECT_TRUE(absl::IsUnavailable(proxy->remove(kContext, "vol-1")));
   nodes.set_ready("a", false);
-  EXPECT_TRUE(proxy->attacher()->detach(kContext, "vol-1", "a").ok());
-  EXPECT_THAT(nodes.asked(Verb::kDetach), ElementsAre("a", "a", "b"));
+  EXPECT_TRUE(proxy->remove(kContext, "vol-1").ok());
+  EXPECT_THAT(nodes.asked(Verb::kRemove), ElementsAre("a", "b"));
+}
+
+TEST_F(SharedProxy, WhereEveryNodeIsSilentTheLastOnesSilenceIsTheAnswer) {
+  nodes.silence([](const std::string&, Verb) { return absl::UnavailableError("does not answer"); });
+  const auto status = proxy->create(kContext, a_request()).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(nodes.asked(Verb::kCreate), ElementsAre("a", "b", "c"));
+}
+
+TEST_F(SharedProxy, CarriesAFenceOverNodes) {
+  ASSERT_TRUE(proxy->create(kContext, a_request()).ok());
+  ASSERT_TRUE(proxy->attacher()->attach(kContext, "vol-pvc-1", "a", {}, false).ok());
+  EXPECT_EQ(proxy->attacher()->fence(kContext, "vol-pvc-1", "a").code(), absl::StatusCode::kUnimplemented);
+  share->can_fence(true);
+  EXPECT_TRUE(proxy->attacher()->fence(kContext, "vol-pvc-1", "a").ok());
+  EXPECT_EQ(share->volumes().at("vol-pvc-1").attached_to, "");
 }
 
 // ---- Probe

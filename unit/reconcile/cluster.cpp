@@ -88,7 +88,7 @@ Cluster::Operator::Operator(Cluster& cluster)
       nodes(std::nullopt),
       provisioner(world, cluster.options.provision),
       reclaimer(world, cluster.options.reclaim),
-      attacher(world, cluster.options.attach),
+      attacher(world, &cluster.node_answers, cluster.options.attach),
       intents(std::make_shared<engine::Intents>(intent_store, "fast", *cluster.options.clock)) {
   world.cluster_id = "cluster-1";
   if (cluster.options.through_nodes) nodes.emplace(world);

@@ -21,6 +21,7 @@
 #include "unit/testing/builders.h"
 #include "unit/testing/fake_api_server.h"
 #include "unit/testing/fake_driver.h"
+#include "unit/testing/fake_nodes.h"
 
 namespace collage::testing {
 
@@ -99,6 +100,7 @@ class Cluster {
       driver_used;                        // what backends are given, `driver` unless the test sets another
   std::vector<drivers::Kind> kinds;       // the first is the backend's
   std::string system_id = "fake-system";  // what backends report
+  FakeNodes node_answers;                 // who is asked what a node holds; nobody unless the test says so
   std::unique_ptr<Operator> op;
 
  private:

@@ -19,6 +19,7 @@
 #include "unit/reconcile/stand_in_agent.h"
 #include "unit/testing/builders.h"
 #include "unit/testing/fake_api_server.h"
+#include "unit/testing/fake_clock.h"
 #include "unit/testing/fake_driver.h"
 
 namespace collage::reconcile {
@@ -71,7 +72,7 @@ class NodeLink : public ::testing::Test {
   }
   absl::StatusOr<Json> call(drivers::Verb verb, const Json& arguments) {
     return operations_->run(context_.with_timeout(std::chrono::seconds(10)), "node-a", "share", verb,
-                            arguments);
+                            arguments, engine::NodeOperations::kAnySilence);
   }
   Json storage_node() const { return server_.get(kube::kStorageNodes, "node-a").value_or(Json()); }
 
@@ -170,6 +171,127 @@ TEST_F(NodeLink, ManyCallsShareFewWrites) {
       EXPECT_LE(list->size(), StorageNodeOperations::kMaxOpen);
     }
   }
+}
+
+// Calls of one verb that the node begins and does not end before it is told to.
+class Stuck {
+ public:
+  Stuck(FakeDriver& driver, drivers::Verb verb) {
+    driver.before([this, verb](const base::Context&, drivers::Verb now, const std::string&) {
+      if (now == verb) {
+        ++begun_;
+        begun_.notify_all();
+        open_.wait(false);
+      }
+      return absl::OkStatus();
+    });
+  }
+  ~Stuck() { let_go(); }
+  void wait_for(int count) {
+    for (int begun = begun_; begun < count; begun = begun_) begun_.wait(begun);
+  }
+  void let_go() {
+    open_ = true;
+    open_.notify_all();
+  }
+
+ private:
+  std::atomic<int> begun_ = 0;
+  std::atomic<bool> open_ = false;
+};
+
+TEST_F(NodeLink, ACallEndsAsSoonAsItsNodeIsKnownToBeAway) {
+  struct Case {
+    std::function<void()> change;
+    std::string says;
+  };
+  const Case cases[] = {
+      {[&] { server_.put(testing::a_node("node-a").not_ready()); }, "is not Ready"},
+      {[&] { server_.put(testing::a_node("node-a").taint("node.kubernetes.io/out-of-service")); },
+       "out-of-service"},
+      {[&] { server_.erase(kube::kNodes, "node-a"); }, "node-a"},
+  };
+  Stuck stuck(driver_, drivers::Verb::kFind);
+  start();
+  int count = 0;
+  for (const Case& c : cases) {
+    absl::Status status;
+    std::jthread caller([&] {
+      status = call(drivers::Verb::kFind, {{"name", "pvc-" + std::to_string(count)}}).status();
+    });
+    stuck.wait_for(count + 1);
+    c.change();
+    caller.join();
+    ++count;
+    EXPECT_TRUE(absl::IsUnavailable(status)) << status;
+    EXPECT_NE(status.message().find(c.says), std::string::npos) << status;
+    EXPECT_TRUE(operations_->agent_nodes().empty());
+    server_.put(testing::a_node("node-a"));
+    ASSERT_TRUE(server_.wait_until([&] { return operations_->ready_nodes("share").size() == 1; }));
+  }
+  stuck.let_go();
+  stop();
+}
+
+TEST_F(NodeLink, ANodeWhoseAgentHasEndedIsNotAsked) {
+  agent_.set_registered();
+  server_.put(testing::a_csi_node("node-a").driver("fake.collage.storage", "node-a"));
+  start();
+  ASSERT_TRUE(call(drivers::Verb::kFind, {{"name", "pvc-1"}}).ok());
+  server_.put(testing::a_csi_node("node-a").driver("other.csi.example.com", "node-a"));
+  ASSERT_TRUE(server_.wait_until([&] { return operations_->agent_nodes().empty(); }));
+  EXPECT_TRUE(operations_->ready_nodes("share").empty());
+  const auto status = call(drivers::Verb::kFind, {{"name", "pvc-1"}}).status();
+  EXPECT_NE(status.message().find("so its agent has ended"), std::string::npos) << status;
+  server_.put(testing::a_csi_node("node-a").driver("fake.collage.storage", "node-a"));
+  EXPECT_TRUE(server_.wait_until([&] { return operations_->ready_nodes("share").size() == 1; }));
+}
+
+TEST_F(NodeLink, ANodeThatIsBusyWithOneCallAndAnswersOthersIsNotSilent) {
+  constexpr std::chrono::milliseconds kSilence(800);
+  Stuck stuck(driver_, drivers::Verb::kCreate);
+  start();
+  absl::Status status = absl::UnknownError("not ended");
+  std::jthread caller([&] {
+    status =
+        operations_
+            ->run(context_, "node-a", "share", drivers::Verb::kCreate, create_arguments("pvc-1"), kSilence)
+            .status();
+  });
+  stuck.wait_for(1);
+  const auto until = std::chrono::steady_clock::now() + 3 * kSilence;
+  for (int i = 0; std::chrono::steady_clock::now() < until; ++i) {
+    ASSERT_TRUE(call(drivers::Verb::kFind, {{"name", "other-" + std::to_string(i)}}).ok());
+  }
+  stuck.let_go();
+  caller.join();
+  EXPECT_TRUE(status.ok()) << status;
+  stop();
+}
+
+TEST_F(NodeLink, ANodeThatAnswersNothingIsSilent) {
+  Stuck stuck(driver_, drivers::Verb::kCreate);
+  start();
+  testing::FakeClock clock;
+  absl::Status status;
+  std::atomic<bool> ended = false;
+  std::jthread caller([&] {
+    const base::Context patient(std::stop_token(), clock);
+    status = operations_
+                 ->run(patient, "node-a", "share", drivers::Verb::kCreate, create_arguments("pvc-1"),
+                       std::chrono::seconds(5))
+                 .status();
+    ended = true;
+  });
+  stuck.wait_for(1);
+  EXPECT_FALSE(server_.wait_until([&] { return ended.load(); }, std::chrono::seconds(1)))
+      << "no time has passed";
+  clock.advance(std::chrono::seconds(6));
+  caller.join();
+  EXPECT_TRUE(absl::IsDeadlineExceeded(status)) << status;
+  EXPECT_NE(status.message().find("answered nothing at all"), std::string::npos) << status;
+  stuck.let_go();
+  stop();
 }
 
 TEST_F(NodeLink, EqualCallsThatWaitTogetherAreOne) {

@@ -59,6 +59,7 @@ class StandInAgent final : public node::Agent {
     std::lock_guard lock(mutex_);
     node::NodeStatus status;
     for (const auto& backend : backends_) status.backends.push_back({backend.name, true, ""});
+    if (registered_) status.kinds.push_back({"fake", true, ""});
     status.mounts_held = mounts_;
     return status;
   }
@@ -67,6 +68,7 @@ class StandInAgent final : public node::Agent {
     std::lock_guard lock(mutex_);
     changed_ = std::move(changed);
   }
+  void set_registered() { registered_ = true; }  // before it starts
   void set_mounts(int mounts) {
     std::function<void()> changed;
     {
@@ -93,6 +95,7 @@ class StandInAgent final : public node::Agent {
   std::function<void()> changed_;
   int mounts_ = 0;
   int told_ = 0;
+  bool registered_ = false;
   std::atomic<int> running_ = 0;
   std::atomic<int> most_ = 0;
 };

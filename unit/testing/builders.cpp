@@ -204,6 +204,10 @@ NodeBuilder& NodeBuilder::taint(const std::string& key, const std::string& effec
   return *this;
 }
 
+NodeBuilder& NodeBuilder::machine(const std::string& system_uuid) {
+  return set("/status/nodeInfo/systemUUID", system_uuid);
+}
+
 CsiNodeBuilder::CsiNodeBuilder(const std::string& name)
     : ObjectBuilder("storage.k8s.io/v1", "CSINode", name) {
   set("/spec/drivers", Json::array());

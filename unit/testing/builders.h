@@ -138,6 +138,7 @@ class NodeBuilder : public ObjectBuilder<NodeBuilder> {
   explicit NodeBuilder(const std::string& name);
   NodeBuilder& not_ready();
   NodeBuilder& taint(const std::string& key, const std::string& effect = "NoExecute");
+  NodeBuilder& machine(const std::string& system_uuid);
 };
 class CsiNodeBuilder : public ObjectBuilder<CsiNodeBuilder> {
  public:

@@ -247,6 +247,24 @@ absl::Status FakeDriver::detach(const Context& context, const std::string& volum
   return leave(context, Verb::kDetach, volume_id);
 }
 
+absl::Status FakeDriver::fence(const Context& context, const std::string& volume_id,
+                               const std::string& node_id) {
+  COLLAGE_RETURN_IF_ERROR(enter(context, Verb::kFence, volume_id));
+  if (!can_fence_) return absl::UnimplementedError("this storage cannot fence");
+  {
+    std::lock_guard lock(mutex_);
+    const auto found = volumes_.find(volume_id);
+    if (found != volumes_.end() && found->second.attached_to == node_id) found->second.attached_to.clear();
+  }
+  return leave(context, Verb::kFence, volume_id);
+}
+
+absl::StatusOr<std::string> FakeDriver::proof_of_absence(const Context&, const std::string& node_id) {
+  std::lock_guard lock(mutex_);
+  const auto found = absence_.find(node_id);
+  return found == absence_.end() ? "" : found->second;
+}
+
 absl::StatusOr<drivers::Capacity> FakeDriver::capacity(const Context& context, const StringMap&,
                                                        const drivers::Topology&) {
   COLLAGE_RETURN_IF_ERROR(enter(context, Verb::kCapacity, ""));

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
@@ -46,6 +47,14 @@ class FakeDriver final : public drivers::Driver,
   void fail_before(drivers::Verb verb, absl::Status status, int times = 1);
   void fail_after(drivers::Verb verb, absl::Status status, int times = 1);
 
+  // Fences from now on, as a share that can clone does.
+  void can_fence(bool can) { can_fence_ = can; }
+  // What the provider says of the machine of this node id.
+  void set_absence(const std::string& node_id, const std::string& proof) {
+    std::lock_guard lock(mutex_);
+    absence_[node_id] = proof;
+  }
+
   int calls(drivers::Verb verb) const;
   std::vector<drivers::CreateRequest> create_requests() const;  // every call's, also of those that failed
   std::map<std::string, drivers::Volume> volumes() const;       // by id
@@ -81,6 +90,10 @@ class FakeDriver final : public drivers::Driver,
                                             bool read_only) override;
   absl::Status detach(const base::Context& context, const std::string& volume_id,
                       const std::string& node_id) override;
+  absl::Status fence(const base::Context& context, const std::string& volume_id,
+                     const std::string& node_id) override;
+  absl::StatusOr<std::string> proof_of_absence(const base::Context& context,
+                                               const std::string& node_id) override;
   absl::StatusOr<drivers::Capacity> capacity(const base::Context& context,
                                              const drivers::StringMap& parameters,
                                              const drivers::Topology& where) override;
@@ -105,6 +118,8 @@ class FakeDriver final : public drivers::Driver,
   std::vector<drivers::CreateRequest> requests_;
   std::map<drivers::Verb, int> calls_;
   std::vector<Fault> faults_;
+  std::map<std::string, std::string> absence_;
+  std::atomic<bool> can_fence_ = false;
 };
 
 // A kind whose make() hands out the driver set last; every driver made so is that one. A node name in its

@@ -33,6 +33,14 @@ class FakeNodes final : public engine::NodeOperations {
     std::lock_guard lock(mutex_);
     nodes_.erase(node);
   }
+  // What the node answers when it is asked whether it holds a volume; nothing said: it does not answer.
+  void say_holds(const std::string& node, bool held) {
+    std::lock_guard lock(mutex_);
+    holds_[node] = held;
+  }
+  void on_holds(std::function<void()> before) {
+    before_holds_ = std::move(before);
+  }  // set before it is asked
   void silence(Fault fault) { before_ = std::move(fault); }
   void lose(Fault fault) { after_ = std::move(fault); }
 
@@ -51,8 +59,8 @@ class FakeNodes final : public engine::NodeOperations {
     return names;
   }
   absl::StatusOr<base::Json> run(const base::Context& context, const std::string& node,
-                                 const std::string& backend, drivers::Verb verb,
-                                 const base::Json& arguments) override;
+                                 const std::string& backend, drivers::Verb verb, const base::Json& arguments,
+                                 std::chrono::nanoseconds silence) override;
 
   // The nodes asked, in order.
   std::vector<std::string> asked(drivers::Verb verb) const {
@@ -71,6 +79,8 @@ class FakeNodes final : public engine::NodeOperations {
   };
   mutable std::mutex mutex_;
   std::map<std::string, Node> nodes_;
+  std::map<std::string, bool> holds_;
+  std::function<void()> before_holds_;
   std::vector<Call> calls_;
   Fault before_, after_;
 };
