@@ -24,15 +24,6 @@ std::string names(const std::vector<T>& values) {
 
 }  // namespace
 
-absl::Status Attacher::fence(const base::Context&, const std::string& volume_id, const std::string&) {
-  return absl::UnimplementedError(
-      absl::StrCat("volume ", volume_id, ": its storage cannot take access away from a node"));
-}
-
-absl::StatusOr<std::string> Attacher::proof_of_absence(const base::Context&, const std::string&) {
-  return std::string();
-}
-
 std::vector<std::string> features(Driver& driver) {
   std::vector<std::string> result;
   if (driver.attacher() != nullptr) result.push_back("Attach");

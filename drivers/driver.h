@@ -68,10 +68,10 @@ class Attacher {
   // As detach(), of a holder that may still have the volume open: when this is OK, nothing that it writes from then on reaches
   // a later holder. UNIMPLEMENTED, and still attached: this storage cannot do that. Drivers whose detach() fences by itself
   // (info().detach_fences) are never asked.
-  virtual absl::Status fence(const base::Context& context, const std::string& volume_id, const std::string& node_id);
+  virtual absl::Status fence(const base::Context& context, const std::string& volume_id, const std::string& node_id) = 0;
   // Why the machine of this node can write no more, as the provider knows it ("instance i-1 is terminated"); "" when the
   // provider cannot tell, or it may well write. Never a guess.
-  virtual absl::StatusOr<std::string> proof_of_absence(const base::Context& context, const std::string& node_id);
+  virtual absl::StatusOr<std::string> proof_of_absence(const base::Context& context, const std::string& node_id) = 0;
 };
 
 // Optional part: how much room there is, seen from `where` (empty: all together).

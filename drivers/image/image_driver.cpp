@@ -156,6 +156,11 @@ class ImageDriver : public Driver, private CapacityReporter, private Attacher {
     return absl::IsNotFound(fenced) ? absl::OkStatus() : fenced;
   }
 
+  // A directory knows no machines.
+  absl::StatusOr<std::string> proof_of_absence(const Context&, const std::string&) override {
+    return std::string();
+  }
+
   absl::StatusOr<Capacity> capacity(const Context&, const StringMap& parameters, const Topology&) override {
     COLLAGE_RETURN_IF_ERROR(allocation_of(info(), parameters).status());
     COLLAGE_RETURN_IF_ERROR(share_.verify(Need::kRead).status());

@@ -64,6 +64,17 @@ class FencedDriver final : public drivers::Driver,
       return driver_->attacher()->detach(guarded, volume_id, node_id);
     });
   }
+  absl::Status fence(const Context& context, const std::string& volume_id,
+                     const std::string& node_id) override {
+    return call(context, [&](const Context& guarded) {
+      return driver_->attacher()->fence(guarded, volume_id, node_id);
+    });
+  }
+  absl::StatusOr<std::string> proof_of_absence(const Context& context, const std::string& node_id) override {
+    return call(context, [&](const Context& guarded) {
+      return driver_->attacher()->proof_of_absence(guarded, node_id);
+    });
+  }
   absl::StatusOr<drivers::Capacity> capacity(const Context& context, const drivers::StringMap& parameters,
                                              const drivers::Topology& where) override {
     return call(context, [&](const Context& guarded) {

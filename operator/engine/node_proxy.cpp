@@ -64,6 +64,10 @@ class NodeProxy final : public drivers::Driver, private drivers::Attacher, priva
                       const std::string& node_id) override;
   absl::Status fence(const Context& context, const std::string& volume_id,
                      const std::string& node_id) override;
+  // What only nodes reach has no provider that knows machines.
+  absl::StatusOr<std::string> proof_of_absence(const Context&, const std::string&) override {
+    return std::string();
+  }
   absl::StatusOr<drivers::Capacity> capacity(const Context& context, const drivers::StringMap& parameters,
                                              const drivers::Topology& where) override;
 

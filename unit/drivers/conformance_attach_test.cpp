@@ -74,6 +74,23 @@ TEST_P(AttachConformance, AnotherNodeIsRefusedByTheHoldersName) {
   EXPECT_EQ(holder(), "node-a");
 }
 
+// A storage that cannot fence says so, and nothing has changed.
+TEST_P(AttachConformance, AFencedHolderHoldsItNoMoreAndOneThatCannotBeFencedDoes) {
+  ASSERT_TRUE(attach("node-a").ok());
+  EXPECT_TRUE(driver_->attacher()->fence(context_, volume_.id, "node-b").ok()) << "it does not hold it";
+  EXPECT_EQ(holder(), "node-a");
+  const absl::Status fenced = driver_->attacher()->fence(context_, volume_.id, "node-a");
+  if (absl::IsUnimplemented(fenced)) {
+    EXPECT_EQ(holder(), "node-a");
+    ASSERT_TRUE(detach("node-a").ok());
+  } else {
+    ASSERT_TRUE(fenced.ok()) << fenced;
+    EXPECT_TRUE(driver_->attacher()->fence(context_, volume_.id, "node-a").ok()) << "again";
+  }
+  EXPECT_EQ(holder(), "");
+  EXPECT_TRUE(attach("node-b").ok());
+}
+
 TEST_P(AttachConformance, AVolumeMovesAfterItsDetach) {
   for (const char* node : {"node-a", "node-b", "node-a", "node-c"}) {
     const auto context = attach(node);

@@ -26,7 +26,7 @@ std::unique_ptr<testing::Storage> storage_of(const std::string& name) {
 
 TEST(Operation, VerbsComeBackTheSame) {
   for (Verb verb : {Verb::kProbe, Verb::kCreate, Verb::kRemove, Verb::kFind, Verb::kInspect, Verb::kList,
-                    Verb::kAttach, Verb::kDetach, Verb::kCapacity}) {
+                    Verb::kAttach, Verb::kDetach, Verb::kFence, Verb::kCapacity, Verb::kHolds}) {
     EXPECT_EQ(verb_from_string(to_string(verb)).value(), verb);
   }
   for (const char* other : {"", "Create", "format", "create "}) {

@@ -95,6 +95,13 @@ class OperationDriver : public Driver, private Attacher, private CapacityReporte
                       const std::string& node_id) override {
     return call(context, Verb::kDetach, {{"id", volume_id}, {"nodeID", node_id}}).status();
   }
+  absl::Status fence(const Context& context, const std::string& volume_id,
+                     const std::string& node_id) override {
+    return call(context, Verb::kFence, {{"id", volume_id}, {"nodeID", node_id}}).status();
+  }
+  absl::StatusOr<std::string> proof_of_absence(const Context& context, const std::string& node_id) override {
+    return driver_->attacher()->proof_of_absence(context, node_id);
+  }
   absl::StatusOr<Capacity> capacity(const Context& context, const StringMap& parameters,
                                     const Topology& where) override {
     COLLAGE_ASSIGN_OR_RETURN(
@@ -178,6 +185,16 @@ absl::StatusOr<StringMap> LossyDriver::attach(const Context& context, const std:
 absl::Status LossyDriver::detach(const Context& context, const std::string& volume_id,
                                  const std::string& node_id) {
   return answer(driver_.attacher()->detach(context, volume_id, node_id));
+}
+
+absl::Status LossyDriver::fence(const Context& context, const std::string& volume_id,
+                                const std::string& node_id) {
+  return answer(driver_.attacher()->fence(context, volume_id, node_id));
+}
+
+absl::StatusOr<std::string> LossyDriver::proof_of_absence(const Context& context,
+                                                          const std::string& node_id) {
+  return answer(driver_.attacher()->proof_of_absence(context, node_id));
 }
 
 }  // namespace collage::testing

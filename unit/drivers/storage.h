@@ -63,6 +63,10 @@ class LossyDriver : public drivers::Driver, private drivers::Attacher {
                                             bool read_only) override;
   absl::Status detach(const base::Context& context, const std::string& volume_id,
                       const std::string& node_id) override;
+  absl::Status fence(const base::Context& context, const std::string& volume_id,
+                     const std::string& node_id) override;
+  absl::StatusOr<std::string> proof_of_absence(const base::Context& context,
+                                               const std::string& node_id) override;
   template <typename T>
   T answer(T result) const;
 

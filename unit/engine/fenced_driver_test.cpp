@@ -30,6 +30,10 @@ TEST_F(FencedDriverTest, PassesEveryCallOnWhileTheProcessLeads) {
   EXPECT_EQ(driver_->list(context, "", 0)->volumes.size(), 1u);
   ASSERT_NE(driver_->attacher(), nullptr);
   EXPECT_TRUE(driver_->attacher()->attach(context, volume->id, "n", request_.capabilities[0], false).ok());
+  inner_->can_fence(true);
+  inner_->set_absence("n", "it is off");
+  EXPECT_TRUE(driver_->attacher()->fence(context, volume->id, "n").ok());
+  EXPECT_EQ(driver_->attacher()->proof_of_absence(context, "n").value(), "it is off");
   EXPECT_TRUE(driver_->attacher()->detach(context, volume->id, "n").ok());
   ASSERT_NE(driver_->capacity_reporter(), nullptr);
   EXPECT_TRUE(driver_->capacity_reporter()->capacity(context, {}, {}).ok());
@@ -48,12 +52,14 @@ TEST_F(FencedDriverTest, BeginsNothingWhenItDoesNot) {
       driver_->list(context, "", 0).status(),
       driver_->attacher()->attach(context, "vol-pvc-1", "n", request_.capabilities[0], false).status(),
       driver_->attacher()->detach(context, "vol-pvc-1", "n"),
+      driver_->attacher()->fence(context, "vol-pvc-1", "n"),
+      driver_->attacher()->proof_of_absence(context, "n").status(),
       driver_->capacity_reporter()->capacity(context, {}, {}).status(),
       driver_->remove(context, "vol-pvc-1"),
   };
   for (const absl::Status& answer : answers) EXPECT_EQ(answer, leads_);
   for (const Verb verb : {Verb::kProbe, Verb::kCreate, Verb::kFind, Verb::kInspect, Verb::kList,
-                          Verb::kAttach, Verb::kDetach, Verb::kCapacity, Verb::kRemove}) {
+                          Verb::kAttach, Verb::kDetach, Verb::kFence, Verb::kCapacity, Verb::kRemove}) {
     EXPECT_EQ(inner_->calls(verb), 0);
   }
 }
