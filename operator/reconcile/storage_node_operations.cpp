@@ -216,6 +216,7 @@ absl::Status StorageNodeOperations::wait(std::unique_lock<std::mutex>& lock, con
     call.answered.wait_for(lock, context.stop(),
                            std::min<std::chrono::nanoseconds>(context.remaining(), kLookAgain),
                            [&] { return call.done; });
+    if (call.done) break;
     lock.unlock();  // the informers have locks of their own
     const absl::Status there = reachable(node);
     lock.lock();
