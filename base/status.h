@@ -19,6 +19,9 @@ absl::Status errno_status(int error, std::string_view doing);
 // "NOT_FOUND: the message", for a person; "OK" when ok.
 std::string to_string(const absl::Status& status);
 
+// "OK", "Canceled", "DeadlineExceeded", ...: as Go's gRPC library prints codes, which is what dashboards match on.
+std::string_view grpc_code_name(absl::StatusCode code);
+
 }  // namespace collage::base
 
 // Early return on error. Use inside functions that return absl::Status or absl::StatusOr<T>.

@@ -45,14 +45,27 @@ struct DriverInfo {
   std::vector<VolumeMode> volume_modes;
   std::vector<std::string> fs_types;  // the first is the default; empty when volumes come formatted (a share)
   std::vector<std::string> parameters;  // the class parameters that create() knows
+  // Keys that the Secret of spec.credentialsSecret must hold, and that of spec.nodeCredentialsSecret. Empty: the kind needs no
+  // such Secret, and refuses one.
+  std::vector<std::string> credentials, node_credentials;
   int64_t minimum_bytes = 1;
   int64_t granularity_bytes = 1;  // sizes are rounded up to a multiple
   // A detach takes access away by itself: whatever the old holder still has open can write no more.
   bool detach_fences = false;
+  // list() and inspect() tell the holder of every attached volume (Volume.attached_to): "" means attached nowhere.
+  bool tells_holders = false;
+};
+
+// Who uses a storage system: the name in the tags of volumes, and what tells two clusters of one name apart.
+struct ClusterIdentity {
+  std::string id;   // "" for nobody
+  std::string uid;
+  friend bool operator==(const ClusterIdentity&, const ClusterIdentity&) = default;
 };
 
 struct ProbeResult {
   std::string system_id;  // the storage system's own identity, stable for ever; "" when it has none
+  std::vector<std::string> cluster_uids;  // every UID that was ever registered there under ProbeOptions.cluster.id
 };
 
 // Optional part: volumes are attached to one node at a time (or more, as the access mode has it).
@@ -93,6 +106,8 @@ class Driver {
   struct ProbeOptions {
     bool initialize = false;
     std::string expected_system_id;  // not empty: another identity is FAILED_PRECONDITION
+    // Not empty: is registered with the storage where the driver can, and never taken off again.
+    ClusterIdentity cluster;
   };
   virtual absl::StatusOr<ProbeResult> probe(const base::Context& context, const ProbeOptions& options) = 0;
 

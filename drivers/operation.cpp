@@ -71,9 +71,12 @@ absl::StatusOr<Json> probe(const Context& context, Driver& driver, const Json& a
   Driver::ProbeOptions options;
   COLLAGE_ASSIGN_OR_RETURN(options.initialize, flag(arguments, "initialize"));
   COLLAGE_ASSIGN_OR_RETURN(options.expected_system_id, text(arguments, "expectedSystemID"));
+  COLLAGE_ASSIGN_OR_RETURN(options.cluster.id, text(arguments, "clusterID"));
+  COLLAGE_ASSIGN_OR_RETURN(options.cluster.uid, text(arguments, "clusterUID"));
   COLLAGE_ASSIGN_OR_RETURN(const ProbeResult result, driver.probe(context, options));
   Json json = Json::object();
   if (!result.system_id.empty()) json["systemID"] = result.system_id;
+  if (!result.cluster_uids.empty()) json["clusterUIDs"] = result.cluster_uids;
   return json;
 }
 

@@ -36,6 +36,7 @@ const DriverInfo& image_info() {
       .control = ControlPlace::kAnyNode,
       // The record of the holder is a lock, not a fence: what the old holder has open stays writable.
       .detach_fences = false,
+      .tells_holders = true,
   }));
   return *info;
 }
@@ -46,7 +47,8 @@ class ImageDriver : public Driver, private CapacityReporter, private Attacher {
   ImageDriver(const DriverConfig& config, std::string directory)
       : directory_(std::move(directory), config.node),
         store_(directory_),
-        share_(directory_, config.backend, {.storage = "share", .remedy = "mount the share there"}) {}
+        share_(directory_, config.backend, {.storage = "share", .remedy = "mount the share there"},
+               config.system_id) {}
 
   const DriverInfo& info() const override { return image_info(); }
   CapacityReporter* capacity_reporter() override { return this; }
@@ -59,7 +61,11 @@ class ImageDriver : public Driver, private CapacityReporter, private Attacher {
     }
     COLLAGE_ASSIGN_OR_RETURN(std::string id, share_.verify(Need::kWrite, options.expected_system_id));
     tidy_up(context, store_, directory_);
-    return ProbeResult{.system_id = std::move(id)};
+    ProbeResult result{.system_id = std::move(id)};
+    if (!options.cluster.id.empty()) {
+      COLLAGE_ASSIGN_OR_RETURN(result.cluster_uids, register_cluster(directory_, options.cluster));
+    }
+    return result;
   }
 
   absl::StatusOr<Volume> create(const Context& context, const CreateRequest& request) override {

@@ -1,9 +1,11 @@
 #include "drivers/store/marker.h"
 
+#include <algorithm>
 #include <cctype>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "base/random.h"
 #include "base/status.h"
 
@@ -73,6 +75,32 @@ absl::Status Marker::mismatch(absl::string_view found, const std::string& expect
   return absl::FailedPreconditionError(absl::StrCat(directory_.describe(), " is not the ", words_.storage,
                                                     " of backend ", backend_, ": ", found, " (", kMarkerFile,
                                                     wanted, "); ", words_.remedy));
+}
+
+absl::StatusOr<std::vector<std::string>> register_cluster(const StoreDirectory& directory,
+                                                          const ClusterIdentity& cluster) {
+  if (!is_id(cluster.uid)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("cluster UID \"", cluster.uid, "\": must be at most 64 letters, digits and '-'"));
+  }
+  // The id may be any text: its digest makes the name, the link says it in full.
+  const std::string prefix =
+      absl::StrCat(kClusterPrefix, base::sha256_hex(cluster.id).substr(0, 16), ".");
+  const std::string mine = absl::StrCat(prefix, cluster.uid);
+  COLLAGE_RETURN_IF_ERROR(directory.refresh(directory.path()));
+  COLLAGE_ASSIGN_OR_RETURN(std::vector<std::string> names, directory.list(directory.path()));
+  if (!std::binary_search(names.begin(), names.end(), mine)) {
+    absl::Status written = directory.write_note(absl::StrCat(directory.path(), "/", mine), cluster.id);
+    if (!written.ok() && !absl::IsAlreadyExists(written)) return written;
+    COLLAGE_RETURN_IF_ERROR(directory.sync(directory.path()));
+    // Looked at after our own is there: of two that come at the same time, at least one sees both.
+    COLLAGE_ASSIGN_OR_RETURN(names, directory.list(directory.path()));
+  }
+  std::vector<std::string> uids;
+  for (absl::string_view name : names) {
+    if (absl::ConsumePrefix(&name, prefix)) uids.emplace_back(name);
+  }
+  return uids;
 }
 
 }  // namespace collage::drivers

@@ -2,9 +2,11 @@
 
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "drivers/driver.h"
 #include "drivers/store/store_directory.h"
 
 namespace collage::drivers {
@@ -19,7 +21,14 @@ absl::StatusOr<std::string> read_marker(const StoreDirectory& directory);
 // Never changes a marker.
 absl::StatusOr<std::string> make_marker(const StoreDirectory& directory);
 
-// Which storage a directory has to be. Learned from verify(), else from the first look at it; then it stays.
+// Registers a cluster with the storage: one symbolic link a cluster, never removed, so that two clusters of one
+// id see each other. Answers the UIDs of all clusters of that id, sorted.
+inline constexpr char kClusterPrefix[] = ".collage-cluster.";
+absl::StatusOr<std::vector<std::string>> register_cluster(const StoreDirectory& directory,
+                                                          const ClusterIdentity& cluster);
+
+// Which storage a directory has to be. Known from the first when the backend has an identity (`expected`), else
+// learned from verify() or from the first look at it; then it stays.
 // Thread safe.
 class Marker {
  public:
@@ -28,8 +37,11 @@ class Marker {
     std::string storage;  // "share"
     std::string remedy;   // "mount the share there"
   };
-  Marker(const StoreDirectory& directory, std::string backend, Words words)
-      : directory_(directory), backend_(std::move(backend)), words_(std::move(words)) {}
+  Marker(const StoreDirectory& directory, std::string backend, Words words, std::string expected = "")
+      : directory_(directory),
+        backend_(std::move(backend)),
+        words_(std::move(words)),
+        expected_(std::move(expected)) {}
 
   // Is the directory that storage? Answers its id. Every call that touches it begins with this.
   // FAILED_PRECONDITION, naming both ids and the remedy, when it is not.

@@ -156,11 +156,11 @@ func TestRightsAreExactlyThese(t *testing.T) {
 			"collage.storage/storagebackends/status: patch",
 			"collage.storage/storagenodes: create delete get list patch watch",
 			"core/events: create patch",
-			"core/namespaces: get",
+			"core/namespaces: get list watch",
 			"core/nodes: get list patch watch",
 			"core/persistentvolumeclaims: get list patch watch",
 			"core/persistentvolumes: create delete get list patch watch",
-			"storage.k8s.io/csidrivers: create get patch",
+			"storage.k8s.io/csidrivers: create get list patch watch",
 			"storage.k8s.io/csinodes: get list watch",
 			"storage.k8s.io/storageclasses: create delete get list patch watch",
 			"storage.k8s.io/volumeattachments: get list patch watch",
@@ -171,7 +171,7 @@ func TestRightsAreExactlyThese(t *testing.T) {
 			"coordination.k8s.io/leases/collage-operator: get update watch",
 			"core/configmaps: create delete get update",
 			"core/secrets: get",
-			"storage.k8s.io/csistoragecapacities: create delete list patch",
+			"storage.k8s.io/csistoragecapacities: create delete get list patch watch",
 		},
 		"Role/team-a/collage-operator-secrets": {"core/secrets: get"},
 		"ClusterRole/collage-node": {
@@ -189,7 +189,7 @@ func TestRightsAreExactlyThese(t *testing.T) {
 	// What values add, and no more.
 	for set, more := range map[string][2]string{
 		"rbac.deletePods=true":           {"ClusterRole/collage-operator", "core/pods: delete get"},
-		"rbac.secretNames={fast,slow.a}": {"Role/collage-operator", "core/secrets/fast/slow.a: get"},
+		"rbac.secretNames={fast,slow.a}": {"Role/collage-operator", "core/secrets/fast/slow.a: get watch"},
 	} {
 		var plain []string
 		for _, right := range want[more[0]] {

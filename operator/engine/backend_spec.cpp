@@ -113,9 +113,28 @@ void read_classes(const Json& spec, const drivers::Kind* kind, SpecReader& reade
       reader.problem(absl::StrCat(path, ".default"),
                      "only one class can be the default one: remove the others");
     }
+    if (kind != nullptr && next.allow_expansion && !kind->expands) {
+      reader.problem(absl::StrCat(path, ".allowVolumeExpansion"),
+                     absl::StrCat("volumes of ", kind->info.kind,
+                                  " cannot be made larger: leave it out, or set it to false"));
+    }
     if (kind != nullptr)
       check_parameters(next, absl::StrCat(path, ".parameters"), result.name, *kind, reader);
     result.storage_classes.push_back(std::move(next));
+  }
+}
+
+void read_secret_name(const Json& spec, const char* field, const drivers::Kind* kind,
+                      const std::vector<std::string>& keys, SpecReader& reader, std::string& name) {
+  reader.read_name(spec, "spec", field, name);
+  if (kind == nullptr) return;
+  const std::string path = absl::StrCat("spec.", field);
+  const bool given = field_of(spec, field) != nullptr;
+  if (given && keys.empty())
+    reader.problem(path, absl::StrCat(kind->info.kind, " needs no credentials: remove it"));
+  if (!given && !keys.empty()) {
+    reader.problem(path, absl::StrCat("is required by ", kind->info.kind,
+                                      ": a Secret in the operator's namespace with ", absl::StrJoin(keys, ", ")));
   }
 }
 
@@ -191,6 +210,10 @@ void read_policies(const Json& spec, SpecReader& reader, BackendSpec& result) {
   constexpr absl::string_view kPath = "spec.orphanPolicy";
   if (orphans == nullptr || !reader.is_object(*orphans, kPath, {"action", "after"})) return;
   reader.read_one_of(*orphans, kPath, "action", {"Report", "Delete"}, result.orphan_action);
+  if (result.orphan_action == "Delete") {
+    reader.problem(absl::StrCat(kPath, ".action"),
+                   "Delete is not served yet: use Report, and remove by hand the orphans that it names");
+  }
   reader.read_duration(*orphans, kPath, "after", result.orphan_after);
 }
 
@@ -260,8 +283,11 @@ absl::StatusOr<BackendSpec> parse_backend_spec(const Json& object, const std::ve
     if (const absl::Status status = kind->validate(*result.block); !status.ok())
       reader.problem(status.message());
   }
-  reader.read_name(*spec, "spec", "credentialsSecret", result.credentials_secret);
-  reader.read_name(*spec, "spec", "nodeCredentialsSecret", result.node_credentials_secret);
+  static const std::vector<std::string> kNone;
+  read_secret_name(*spec, "credentialsSecret", kind, kind ? kind->info.credentials : kNone, reader,
+                   result.credentials_secret);
+  read_secret_name(*spec, "nodeCredentialsSecret", kind, kind ? kind->info.node_credentials : kNone, reader,
+                   result.node_credentials_secret);
   read_classes(*spec, kind, reader, result);
   read_limits(*spec, reader, result.limits);
   read_allowed_namespaces(*spec, reader, result);

@@ -2,30 +2,12 @@
 
 #include <utility>
 
-#include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
-
 namespace collage::engine {
 
 std::shared_ptr<const Backend> Backends::get(const std::string& name) const {
   std::lock_guard lock(mutex_);
   const auto found = backends_.find(name);
   return found == backends_.end() ? nullptr : found->second;
-}
-
-absl::StatusOr<std::shared_ptr<const Backend>> Backends::require(const std::string& name) const {
-  std::lock_guard lock(mutex_);
-  const auto found = backends_.find(name);
-  if (found != backends_.end()) return found->second;
-  std::string known = "there is none at all";
-  if (!backends_.empty()) {
-    known = absl::StrCat("those in use are ",
-                         absl::StrJoin(backends_, ", ", [](std::string* out, const auto& entry) {
-                           out->append(entry.first);
-                         }));
-  }
-  return absl::NotFoundError(
-      absl::StrCat("StorageBackend \"", name, "\" does not exist: create it or correct the name; ", known));
 }
 
 std::vector<std::shared_ptr<const Backend>> Backends::list() const {

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "absl/status/statusor.h"
+#include "absl/status/status.h"
 #include "drivers/driver.h"
 #include "operator/engine/backend_spec.h"
 #include "operator/engine/intents.h"
@@ -21,14 +21,15 @@ struct Backend {
   std::shared_ptr<drivers::Driver> driver;  // the driver itself, or its proxy
   std::shared_ptr<Intents> intents;         // shared by all versions of the backend
   absl::Status ready;                       // why creates are refused at present; OK when they are not
+  // Why every operation on volumes that exist is refused; OK when none is. Not OK while the storage behind the
+  // name says that it is another one than the volumes were made on.
+  absl::Status identity;
 };
 
 // The backends of this process by name. Thread safe.
 class Backends {
  public:
   std::shared_ptr<const Backend> get(const std::string& name) const;  // nullptr when unknown
-  // NOT_FOUND 'StorageBackend "x" does not exist: ...'.
-  absl::StatusOr<std::shared_ptr<const Backend>> require(const std::string& name) const;
   std::vector<std::shared_ptr<const Backend>> list() const;
   void set(std::shared_ptr<const Backend> backend);
   void remove(const std::string& name);

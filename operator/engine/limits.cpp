@@ -60,14 +60,16 @@ absl::Status Usage::reserve(const std::string& backend, const Limits& limits, co
   return status;
 }
 
-void Usage::release(const std::string& backend, const std::string& volume_name) {
+bool Usage::release(const std::string& backend, const std::string& volume_name) {
   std::lock_guard lock(mutex_);
   const auto known = backends_.find(backend);
-  if (known == backends_.end()) return;
+  if (known == backends_.end()) return false;
   const auto found = known->second.items.find(volume_name);
-  if (found == known->second.items.end()) return;
-  put(known->second, volume_name, {.real = found->second.real});
+  if (found == known->second.items.end()) return false;
+  const int64_t before = found->second.bytes(), real = found->second.real;
+  put(known->second, volume_name, {.real = real});
   if (known->second.items.empty()) backends_.erase(known);
+  return real < before;
 }
 
 Usage::Total Usage::total(const std::string& backend) const {

@@ -34,6 +34,16 @@ std::optional<std::pair<std::string, std::string>> split(const std::string& text
   return std::pair(text.substr(0, slash), text.substr(slash + 1));
 }
 
+drivers::ProbeResult probe_result(const Json& answer) {
+  drivers::ProbeResult result{.system_id = base::get_string(answer, "/systemID")};
+  if (const Json* uids = base::find(answer, "/clusterUIDs"); uids != nullptr && uids->is_array()) {
+    for (const Json& uid : *uids) {
+      if (uid.is_string()) result.cluster_uids.push_back(uid.get<std::string>());
+    }
+  }
+  return result;
+}
+
 // Thread safe.
 class NodeProxy final : public drivers::Driver, private drivers::Attacher, private drivers::CapacityReporter {
  public:
@@ -109,12 +119,16 @@ absl::StatusOr<drivers::ProbeResult> NodeProxy::probe_first_good(const Context& 
   Json arguments = Json::object();
   if (options.initialize) arguments["initialize"] = true;
   if (!options.expected_system_id.empty()) arguments["expectedSystemID"] = options.expected_system_id;
+  if (!options.cluster.id.empty()) {
+    arguments["clusterID"] = options.cluster.id;
+    arguments["clusterUID"] = options.cluster.uid;
+  }
   const auto answers =
       calls_.ask(context, nodes, Verb::kProbe, arguments, [](const auto& answer) { return answer.ok(); });
   absl::Status status = calls_.no_node();
   bool refused = false;  // a node's own word says more than a node's silence
   for (const auto& answer : answers) {
-    if (answer.ok()) return drivers::ProbeResult{base::get_string(*answer, "/systemID")};
+    if (answer.ok()) return probe_result(*answer);
     if (refused || NodeCalls::is_not_asked(answer.status())) continue;
     refused = is_final(answer.status());
     status = answer.status();
@@ -140,7 +154,7 @@ absl::StatusOr<drivers::ProbeResult> NodeProxy::probe(const Context& context, co
   const auto answers = calls_.ask(context, nodes, Verb::kProbe, Json::object(),
                                   [](const auto& answer) { return answer.ok(); });
   for (const auto& answer : answers) {
-    if (answer.ok()) return drivers::ProbeResult{base::get_string(*answer, "/systemID")};
+    if (answer.ok()) return probe_result(*answer);
   }
   std::optional<absl::Status> refusal;
   for (size_t i = 0; i < nodes.size(); ++i) {

@@ -116,6 +116,7 @@ struct CsiNode {
 struct Node {
   static constexpr const Resource& kResource = kNodes;
   Meta meta;
+  std::string hostname;  // label kubernetes.io/hostname, mostly the node's name
   std::map<std::string, std::string>
       topology;  // labels whose key belongs to us ("*.collage.storage/..." ) or to topology.kubernetes.io
   bool ready = false;
@@ -125,6 +126,27 @@ struct Node {
   // status.volumesInUse, those of our drivers as "<driver>^<volume handle>": kubelet lists a volume before it
   // mounts it and takes it out once it is unstaged.
   std::vector<std::string> volumes_in_use;
+};
+
+struct Namespace {
+  static constexpr const Resource& kResource = kNamespaces;
+  Meta meta;
+  std::map<std::string, std::string> labels;
+};
+
+struct CsiDriver {
+  static constexpr const Resource& kResource = kCsiDrivers;
+  Meta meta;
+  std::shared_ptr<const base::Json> spec;  // of our own drivers; nullptr for those of others
+};
+
+struct CsiStorageCapacity {
+  static constexpr const Resource& kResource = kCsiStorageCapacities;
+  Meta meta;
+  std::string backend;  // label collage.storage/backend
+  Interned storage_class;
+  std::string node_topology;  // as JSON text; "" when it is not set
+  int64_t available_bytes = 0, maximum_volume_bytes = 0;
 };
 
 // Our own resources are few: their JSON is kept.

@@ -95,8 +95,10 @@ template <>
 absl::StatusOr<Node> parse<Node>(const base::Json& object) {
   Node node;
   COLLAGE_ASSIGN_OR_RETURN(node.meta, parse_meta(object));
+  node.hostname = node.meta.name;
   for (auto& [key, value] : detail::string_map(object, "/metadata/labels")) {
     if (is_topology_label(key)) node.topology.emplace(key, value);
+    if (key == "kubernetes.io/hostname") node.hostname = value;
   }
   if (const base::Json* conditions = base::find(object, "/status/conditions");
       conditions != nullptr && conditions->is_array()) {
@@ -121,6 +123,37 @@ absl::StatusOr<Node> parse<Node>(const base::Json& object) {
     node.volumes_in_use.push_back(name.substr(kCsiPrefix.size()));
   }
   return node;
+}
+
+template <>
+absl::StatusOr<Namespace> parse<Namespace>(const base::Json& object) {
+  Namespace result;
+  COLLAGE_ASSIGN_OR_RETURN(result.meta, parse_meta(object));
+  result.labels = detail::string_map(object, "/metadata/labels");
+  return result;
+}
+
+template <>
+absl::StatusOr<CsiDriver> parse<CsiDriver>(const base::Json& object) {
+  CsiDriver result;
+  COLLAGE_ASSIGN_OR_RETURN(result.meta, parse_meta(object));
+  const base::Json* spec = base::find(object, "/spec");
+  if (spec != nullptr && result.meta.name.ends_with(".collage.storage"))
+    result.spec = std::make_shared<const base::Json>(*spec);
+  return result;
+}
+
+template <>
+absl::StatusOr<CsiStorageCapacity> parse<CsiStorageCapacity>(const base::Json& object) {
+  CsiStorageCapacity result;
+  COLLAGE_ASSIGN_OR_RETURN(result.meta, parse_meta(object));
+  result.backend = base::get_string(object, "/metadata/labels/collage.storage~1backend");
+  result.storage_class = detail::interned(object, "/storageClassName");
+  if (const base::Json* topology = base::find(object, "/nodeTopology"))
+    result.node_topology = base::dump_json(*topology);
+  result.available_bytes = detail::quantity(object, "/capacity", 0);
+  result.maximum_volume_bytes = detail::quantity(object, "/maximumVolumeSize", 0);
+  return result;
 }
 
 template <>

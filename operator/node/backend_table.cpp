@@ -11,6 +11,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/status.h"
+#include "drivers/metered_driver.h"
 #include "drivers/operation.h"
 #include "operator/node/backend_records.h"
 
@@ -41,7 +42,11 @@ namespace {
 std::shared_ptr<drivers::Driver> make_driver(const drivers::Kind& kind, const BackendConfig& config,
                                              const std::string& node, std::string& problem) {
   absl::StatusOr<std::unique_ptr<drivers::Driver>> driver =
-      kind.make({.backend = config.name, .block = config.block.get(), .credentials = {}, .node = node});
+      drivers::make_driver(kind, {.backend = config.name,
+                                  .block = config.block.get(),
+                                  .credentials = {},
+                                  .node = node,
+                                  .system_id = config.system_id});
   if (driver.ok()) return std::move(*driver);
   problem = std::string(driver.status().message());
   return nullptr;

@@ -139,6 +139,20 @@ void AttachController::enqueue(const kube::Attachment& attachment) {
     detaches_.enqueue(attachment.meta.name);
 }
 
+void AttachController::attach_again(const std::string& attachment) {
+  if (!started_) return;
+  {
+    std::lock_guard lock(mutex_);
+    again_.insert(attachment);
+  }
+  attaches_.enqueue(attachment);
+}
+
+bool AttachController::take_again(const std::string& name) {
+  std::lock_guard lock(mutex_);
+  return again_.erase(name) > 0;
+}
+
 // A volume came free: whoever waits for it does not wait for the end of its back-off.
 void AttachController::enqueue_others(const std::string& volume) {
   for (const auto& attachment : world_.attachments.by_index(World::kByVolume, volume)) enqueue(*attachment);
@@ -146,7 +160,9 @@ void AttachController::enqueue_others(const std::string& volume) {
 
 kube::Outcome AttachController::attach(const base::Context& context, const std::string& name) {
   auto attachment = world_.attachments.get(name);
-  if (attachment == nullptr || attachment->meta.deleting || attachment->attached || !is_ours(*attachment))
+  const bool again = take_again(name);
+  if (attachment == nullptr || attachment->meta.deleting || (attachment->attached && !again) ||
+      !is_ours(*attachment))
     return kube::Done{};
   const auto volume = world_.volumes.get(attachment->volume_name);
   const auto csi_node = world_.csi_nodes.get(attachment->node_name.str());
@@ -157,10 +173,15 @@ kube::Outcome AttachController::attach(const base::Context& context, const std::
   if (!plan.ok()) return attach_failed(context, *attachment, plan.status());
 
   const VolumeLocks::Hold hold = world_.locks.try_hold(volume->handle);
-  if (!hold) return kube::RequeueAfter{kBusy};
+  if (!hold) {
+    std::lock_guard lock(mutex_);
+    if (again) again_.insert(name);
+    return kube::RequeueAfter{kBusy};
+  }
   // Looked at again now that nobody else works on the volume.
   attachment = world_.attachments.get(name);
-  if (attachment == nullptr || attachment->meta.deleting || attachment->attached) return kube::Done{};
+  if (attachment == nullptr || attachment->meta.deleting || (attachment->attached && !again))
+    return kube::Done{};
   return attach_held(context, *attachment, *volume, *backend, *plan);
 }
 

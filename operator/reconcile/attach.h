@@ -2,7 +2,9 @@
 
 #include <atomic>
 #include <chrono>
+#include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "operator/engine/node_operations.h"
@@ -41,6 +43,9 @@ class AttachController {
   void stop();
   // Looks again at all attachments of this backend's volumes that are not as they should be. Does not block.
   void backend_changed(const std::string& backend);
+  // The storage says that the volume is not attached where this attachment says so (contract 55): it goes
+  // through the queue once more, as if it had never been attached.
+  void attach_again(const std::string& attachment);
   size_t attach_depth() const { return attaches_.depth(); }
   size_t detach_depth() const { return detaches_.depth(); }
 
@@ -55,6 +60,7 @@ class AttachController {
 
   // ---- attach.cpp
   kube::Outcome attach(const base::Context& context, const std::string& name);
+  bool take_again(const std::string& name);
   kube::Outcome attach_held(const base::Context& context, const kube::Attachment& attachment,
                             const kube::Volume& volume, const engine::Backend& backend,
                             const AttachPlan& plan);
@@ -108,6 +114,8 @@ class AttachController {
   const AttachOptions options_;
   std::atomic<bool> started_ = false;
   engine::SharedReads<LiveNode> live_nodes_;
+  std::mutex mutex_;
+  std::set<std::string> again_;
   LanedController attaches_;
   LanedController detaches_;
 };

@@ -4,13 +4,11 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/status.h"
 #include "drivers/codec.h"
-#include "operator/engine/fenced_driver.h"
 #include "operator/engine/names.h"
 #include "operator/reconcile/csi_driver.h"
 #include "operator/reconcile/storage_classes.h"
@@ -22,31 +20,7 @@ using base::Json;
 
 constexpr auto kResync = std::chrono::seconds(60);      // looks again; writes nothing when nothing changed
 constexpr auto kProbeAgain = std::chrono::seconds(10);  // after a failure
-constexpr auto kProbeTimeout = std::chrono::seconds(30);
 constexpr auto kCountLater = std::chrono::seconds(10);  // counts and room in the status may lag by this much
-
-// The Secret's data, decoded. The message names the Secret and the field that names it.
-absl::StatusOr<base::Secrets> read_secret(const base::Context& context, kube::Client& client,
-                                          const kube::Key& key) {
-  auto object = client.get(context, kube::kSecrets, key);
-  if (!object.ok()) {
-    return absl::Status(object.status().code(),
-                        absl::StrCat("spec.credentialsSecret: Secret ", key.to_string(),
-                                     " cannot be read: ", object.status().message()));
-  }
-  base::Secrets secrets;
-  const Json* data = base::find(*object, "/data");
-  if (data == nullptr || !data->is_object()) return secrets;
-  for (const auto& [name, value] : data->items()) {
-    std::string decoded;
-    if (!value.is_string() || !absl::Base64Unescape(value.get_ref<const std::string&>(), &decoded)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("Secret ", key.to_string(), ": data.", name, " is not base64"));
-    }
-    secrets.emplace(name, base::Secret(decoded));
-  }
-  return secrets;
-}
 
 // What a node says of backends, without how much room it measured.
 Json without_room(Json backends) {
@@ -57,21 +31,34 @@ Json without_room(Json backends) {
   return backends;
 }
 
+std::string confirmed_clusters(const kube::BackendObject& object) {
+  return base::get_string(*object.json, "/metadata/annotations/collage.storage~1cluster-is-gone");
+}
+
 }  // namespace
 
 BackendController::BackendController(World& world, engine::NodeOperations& nodes,
-                                     engine::IntentStore& intents)
+                                     engine::IntentStore& intents, SurveyOptions survey)
     : world_(world),
       nodes_(nodes),
       intent_store_(intents),
       capacity_(world),
+      survey_(world, survey, [this](const std::string& backend) { controller_.enqueue(backend); }),
       controller_(
           "backend", 1, [](const std::string& key) { return key; },
-          [this](const base::Context& context, const std::string& key) { return reconcile(context, key); }) {
+          [this](const base::Context& context, const std::string& key) { return reconcile(context, key); }),
+      secrets_(world.client, world.name_space, [this](const std::string& secret) {
+        for (const std::string& backend : secrets_.users(secret)) controller_.enqueue(backend);
+      }) {
+  add_handlers();
+}
+
+void BackendController::add_handlers() {
   world_.backend_objects.add_handler([this](const auto& before, const auto& after) {
     // Our own status writes come back as changes without a new generation.
     if (before && after && before->meta.generation == after->meta.generation &&
-        before->meta.deleting == after->meta.deleting && before->meta.finalizers == after->meta.finalizers) {
+        before->meta.deleting == after->meta.deleting && before->meta.finalizers == after->meta.finalizers &&
+        confirmed_clusters(*before) == confirmed_clusters(*after)) {
       return;
     }
     controller_.enqueue((after ? after : before)->meta.name);
@@ -81,8 +68,15 @@ BackendController::BackendController(World& world, engine::NodeOperations& nodes
       if (object && !object->managed_by_backend.empty()) controller_.enqueue(object->managed_by_backend);
     }
     // A conflicting class that goes frees its name.
-    if (!after && before->managed_by_backend.empty()) {
-      for (const auto& backend : world_.backend_objects.list()) controller_.enqueue(backend->meta.name);
+    if (!after && before->managed_by_backend.empty()) enqueue_all();
+  });
+  world_.csi_drivers.add_handler([this](const auto& before, const auto& after) {
+    if (world_.kind_of_driver((after ? after : before)->meta.name) != nullptr) enqueue_all();
+  });
+  world_.capacities.add_handler([this](const auto& before, const auto& after) {
+    for (const auto& object : {before, after}) {
+      if (object && !object->backend.empty() && world_.backend_objects.get(object->backend))
+        controller_.enqueue(object->backend);
     }
   });
   world_.storage_nodes.add_handler([this](const auto& before, const auto& after) {
@@ -125,13 +119,25 @@ BackendController::BackendController(World& world, engine::NodeOperations& nodes
   });
 }
 
+void BackendController::enqueue_all() {
+  for (const auto& backend : world_.backend_objects.list()) controller_.enqueue(backend->meta.name);
+}
+
 void BackendController::enqueue_later(const std::string& name) {
   controller_.enqueue_after(name, kCountLater);
 }
 
 void BackendController::start(const base::Context& context) {
-  for (const auto& object : world_.backend_objects.list()) controller_.enqueue(object->meta.name);
+  root_ = context;
+  enqueue_all();
   controller_.start(context);
+  survey_.start(context);
+}
+
+void BackendController::stop() {
+  secrets_.stop();
+  survey_.stop();
+  controller_.stop();
 }
 
 absl::Status BackendController::settled() const {
@@ -145,11 +151,20 @@ absl::Status BackendController::settled() const {
   return absl::OkStatus();
 }
 
-BackendController::Memory& BackendController::memory(const std::string& name) {
+// A backend that was deleted and made anew under its name shares nothing with the old one.
+BackendController::Memory& BackendController::memory(const kube::BackendObject& object) {
   std::lock_guard lock(mutex_);
-  auto& slot = memories_[name];
-  if (!slot) slot = std::make_unique<Memory>();
+  auto& slot = memories_[object.meta.name];
+  if (!slot || slot->uid != object.meta.uid) {
+    slot = std::make_unique<Memory>();
+    slot->uid = object.meta.uid;
+  }
   return *slot;
+}
+
+void BackendController::seen(const std::string& name) {
+  std::lock_guard lock(mutex_);
+  seen_[name] = true;
 }
 
 const drivers::Kind* BackendController::kind_named(const std::string& name) const {
@@ -161,7 +176,9 @@ const drivers::Kind* BackendController::kind_named(const std::string& name) cons
 std::vector<NodeView> BackendController::node_views(const std::string& backend) const {
   std::vector<NodeView> views;
   for (const std::string& node : nodes_.agent_nodes()) {
+    const auto machine = world_.nodes.get(node);
     NodeView view{.name = node};
+    view.hostname = machine ? machine->hostname : node;
     auto object = world_.storage_nodes.get(node);
     const Json* states = object ? base::find(*object->json, "/status/backends") : nullptr;
     if (states != nullptr && states->is_array()) {
@@ -182,150 +199,102 @@ std::vector<NodeView> BackendController::node_views(const std::string& backend) 
   return views;
 }
 
-absl::Status BackendController::prepare(const base::Context& context, const kube::BackendObject& object,
-                                        const drivers::Kind& kind, Memory& memory) {
-  COLLAGE_ASSIGN_OR_RETURN(engine::BackendSpec parsed,
-                           engine::parse_backend_spec(*object.json, world_.kinds));
-  auto spec = std::make_shared<const engine::BackendSpec>(std::move(parsed));
-  const bool same_storage = memory.spec && memory.spec->kind == spec->kind &&
-                            *memory.spec->block == *spec->block &&
-                            memory.spec->credentials_secret == spec->credentials_secret;
-  if (!memory.driver || !same_storage) {
-    if (kind.info.control == drivers::ControlPlace::kAnywhere) {
-      drivers::DriverConfig config{.backend = spec->name, .block = spec->block.get()};
-      if (!spec->credentials_secret.empty()) {
-        COLLAGE_ASSIGN_OR_RETURN(
-            config.credentials,
-            read_secret(context, world_.client, {world_.name_space, spec->credentials_secret}));
-      }
-      COLLAGE_ASSIGN_OR_RETURN(memory.driver, kind.make(config));
-    } else {
-      memory.driver = engine::make_node_proxy(kind, spec->name, nodes_);
+absl::Status BackendController::keep_objects(const base::Context& context, const kube::BackendObject& object,
+                                             const drivers::Kind& kind, Memory& memory, BackendFacts& facts,
+                                             std::chrono::nanoseconds& again) {
+  engine::Backend present{
+      .spec = *memory.spec, .uid = object.meta.uid, .system_id = memory.system_id, .driver = memory.driver};
+  Settling settling(world_.corrections, context.clock().now(),
+                    memory.kept && memory.kept_generation == object.meta.generation);
+  absl::Status trouble;  // of the API server: shown by the retry, not in a condition
+  auto rooms = capacity_.measure(context, present, kind, facts.nodes);
+  facts.capacity_status = rooms.status();
+  if (rooms.ok() && !rooms->empty()) {
+    drivers::Capacity sum;
+    for (const auto& room : *rooms) {
+      sum.total_bytes += room.capacity.total_bytes;
+      sum.available_bytes += room.capacity.available_bytes;
     }
-    memory.driver = engine::make_fenced_driver(std::move(memory.driver), world_.leads);
-    memory.probe = absl::UnavailableError("not probed yet");
-    memory.probed_at = {};
+    if (kind.reports_capacity) facts.capacity = sum;
+    trouble.Update(capacity_.publish(context, present, *rooms, settling));
   }
-  if (memory.system_id.empty()) memory.system_id = base::get_string(*object.json, "/status/systemID");
-  if (!memory.intents)
-    memory.intents = std::make_shared<engine::Intents>(intent_store_, spec->name, context.clock());
-  if (!memory.intents->loaded()) {
-    COLLAGE_RETURN_IF_ERROR(
-        base::annotate(memory.intents->load(context), "load the intents of creates under way"));
+  absl::Status driver_object = keep_csi_driver(context, world_, kind, settling);
+  facts.classes = absl::IsFailedPrecondition(driver_object)
+                      ? driver_object
+                      : keep_classes(context, world_, *memory.spec, object, settling);
+  if (!absl::IsFailedPrecondition(driver_object)) trouble.Update(driver_object);
+  if (!facts.classes.ok() && !absl::IsAlreadyExists(facts.classes) &&
+      !absl::IsFailedPrecondition(facts.classes)) {
+    trouble.Update(facts.classes);
+    facts.classes = absl::OkStatus();
   }
-  memory.spec = spec;
-  return absl::OkStatus();
-}
-
-void BackendController::probe(const base::Context& context, const drivers::Kind& kind, Memory& memory) {
-  const auto now = context.clock().now();
-  // Where nodes reach the storage, their agents look after it all the time; the one thing asked for is its
-  // identity, once.
-  if (kind.info.control == drivers::ControlPlace::kOwnerNode ||
-      (kind.info.control == drivers::ControlPlace::kAnyNode && !memory.system_id.empty())) {
-    memory.probe = absl::OkStatus();
-    return;
-  }
-  if (memory.probe.ok() && now - memory.probed_at < kResync) return;
-  memory.probed_at = now;
-  auto result =
-      memory.driver->probe(context.with_timeout(kProbeTimeout),
-                           {.initialize = memory.system_id.empty(), .expected_system_id = memory.system_id});
-  memory.probe = result.status();
-  if (result.ok() && memory.system_id.empty()) memory.system_id = result->system_id;
-}
-
-void BackendController::publish_backend(const kube::BackendObject& object, Memory& memory,
-                                        const absl::Status& ready) {
-  auto backend = std::make_shared<engine::Backend>();
-  backend->spec = *memory.spec;
-  backend->uid = object.meta.uid;
-  backend->system_id = memory.system_id;
-  backend->driver = memory.driver;
-  backend->intents = memory.intents;
-  backend->ready = ready;
-  // A changed spec may help a claim too: a limit that was raised, a namespace that was let in.
-  const bool news = !memory.published || memory.ready != ready || memory.generation != object.meta.generation;
-  memory.generation = object.meta.generation;
-  memory.ready = ready;
-  memory.published = true;
-  world_.backends.set(std::move(backend));
-  if (news && usable_) usable_(object.meta.name);
+  facts.contested = settling.contested();
+  again = settling.again();
+  memory.kept = trouble.ok();
+  memory.kept_generation = object.meta.generation;
+  return trouble;
 }
 
 kube::Outcome BackendController::reconcile(const base::Context& context, const std::string& name) {
   auto object = world_.backend_objects.get(name);
   if (!object) {
     world_.backends.remove(name);
+    secrets_.use(root_, name, "");
+    survey_.forget(name);
     std::lock_guard lock(mutex_);
     memories_.erase(name);
     seen_.erase(name);
     return kube::Done{};
   }
-  Memory& mine = memory(name);
+  Memory& mine = memory(*object);
   auto spec = engine::parse_backend_spec(*object->json, world_.kinds);
   BackendFacts facts{.spec = spec.status(), .deleting = object->meta.deleting};
   const drivers::Kind* kind = nullptr;
   if (spec.ok()) {
     kind = kind_named(spec->kind);
     facts.paused = spec->paused;
-    facts.needs_credentials = !spec->credentials_secret.empty();
+    facts.needs_credentials = !kind->info.credentials.empty();
     facts.control = kind->info.control;
     if (!object->meta.deleting) {
       absl::Status kept = keep_finalizer(context, *object, true);
       if (!kept.ok()) return kube::Retry{kept};
     }
-    absl::Status prepared = prepare(context, *object, *kind, mine);
-    if (absl::IsInvalidArgument(prepared) || absl::IsNotFound(prepared) ||
-        absl::IsPermissionDenied(prepared)) {
-      facts.credentials = prepared;
-    } else if (!prepared.ok()) {
-      return kube::Retry{prepared};
-    }
+    absl::Status prepared = prepare(context, *object, *kind, *std::move(spec), mine);
+    if (!prepared.ok()) return kube::Retry{prepared};
   }
-  if (object->meta.deleting) return reconcile_deleted(context, name, *object, std::move(facts));
+  if (object->meta.deleting) return reconcile_deleted(context, *object, std::move(facts));
 
-  absl::Status trouble;  // of the API server: shown by the retry, not in a condition
-  if (facts.spec.ok() && facts.credentials.ok()) {
+  absl::Status trouble;
+  std::chrono::nanoseconds again{0};
+  if (facts.spec.ok() && mine.driver) {
     probe(context, *kind, mine);
     facts.probe = mine.probe;
-    if (facts.needs_credentials &&
-        (absl::IsUnauthenticated(mine.probe) || absl::IsPermissionDenied(mine.probe)))
-      facts.credentials = mine.probe;
     if (kind->info.control != drivers::ControlPlace::kAnywhere) facts.nodes = node_views(name);
-    engine::Backend present{
-        .spec = *mine.spec, .uid = object->meta.uid, .system_id = mine.system_id, .driver = mine.driver};
-    auto rooms = capacity_.measure(context, present, *kind, facts.nodes);
-    facts.capacity_status = rooms.status();
-    if (rooms.ok() && !rooms->empty()) {
-      drivers::Capacity sum;
-      for (const auto& room : *rooms) {
-        sum.total_bytes += room.capacity.total_bytes;
-        sum.available_bytes += room.capacity.available_bytes;
-      }
-      if (kind->reports_capacity) facts.capacity = sum;
-      trouble.Update(capacity_.publish(context, present, *rooms));
+    const bool reached = std::any_of(facts.nodes.begin(), facts.nodes.end(), [](const auto& node) { return node.ready; });
+    if (reached) {
+      if (absl::Status registered = register_cluster(context, *kind, mine); !registered.ok())
+        base::log::warning(context, "the clusters of a storage are not known", {{"error", registered}});
     }
-    absl::Status driver_object = keep_csi_driver(context, world_.client, *kind);
-    facts.classes = absl::IsFailedPrecondition(driver_object)
-                        ? driver_object
-                        : keep_classes(context, world_, *mine.spec, *object);
-    if (!facts.classes.ok() && !absl::IsAlreadyExists(facts.classes) &&
-        !absl::IsFailedPrecondition(facts.classes)) {
-      trouble.Update(facts.classes);
-      facts.classes = absl::OkStatus();
-    }
+    facts.cluster = judge_cluster_of(*object, mine);
+    trouble.Update(keep_objects(context, *object, *kind, mine, facts, again));
+  }
+  if (facts.spec.ok()) {
+    facts.credentials = mine.credentials_status;
+    facts.credentials_in_use = mine.driver != nullptr && mine.credentials_good;
+    if (facts.needs_credentials && facts.credentials.ok() && !mine.credentials_good)
+      facts.credentials = absl::UnavailableError("the storage system could not be asked yet whether they are good");
   }
   const BackendVerdict verdict = decide(facts);
   if (mine.spec && mine.driver) publish_backend(*object, mine, verdict.ready);
   trouble.Update(write_status(context, *object, verdict, facts, mine, kind));
-  {
-    std::lock_guard lock(mutex_);
-    seen_[name] = true;
-  }
+  seen(name);
   if (!trouble.ok()) return kube::Retry{trouble};
   if (!facts.spec.ok()) return kube::Terminal{facts.spec};
-  return kube::RequeueAfter{facts.probe.ok() ? kResync : kProbeAgain};
+  const bool good = facts.probe.ok() && facts.credentials.ok();
+  std::chrono::nanoseconds next = good ? kResync : kProbeAgain;
+  if (again.count() > 0) next = std::min(next, again);
+  return kube::RequeueAfter{std::chrono::duration_cast<std::chrono::milliseconds>(next) +
+                            std::chrono::milliseconds(1)};
 }
 
 }  // namespace collage::reconcile

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 
 namespace collage::reconcile {
 namespace {
@@ -14,9 +15,13 @@ using base::Json;
 Condition credentials_condition(const BackendFacts& facts) {
   if (!facts.needs_credentials)
     return {"CredentialsValid", "True", "NotNeeded", "This kind of storage needs no credentials."};
-  if (!facts.credentials.ok())
-    return {"CredentialsValid", "False", "InvalidCredentials", std::string(facts.credentials.message())};
-  return {"CredentialsValid", "True", "Valid", "The storage system accepts the credentials."};
+  if (facts.credentials.ok())
+    return {"CredentialsValid", "True", "Valid", "The storage system accepts the credentials."};
+  const std::string message = absl::StrCat(
+      facts.credentials.message(), facts.credentials_in_use ? ". The earlier credentials stay in use." : "");
+  if (absl::IsUnavailable(facts.credentials))
+    return {"CredentialsValid", "Unknown", "NotValidated", message};
+  return {"CredentialsValid", "False", "InvalidCredentials", message};
 }
 
 std::string node_problems(const std::vector<NodeView>& nodes) {
@@ -65,7 +70,7 @@ bool usable(const BackendFacts& facts) {
 Condition ready_condition(const BackendFacts& facts, const Condition& reachable) {
   if (facts.deleting) return {"Ready", "False", "Deleting", facts.deletion_message};
   if (!facts.spec.ok()) return {"Ready", "False", "InvalidSpec", std::string(facts.spec.message())};
-  if (!facts.credentials.ok())
+  if (!facts.credentials.ok() && !facts.credentials_in_use && !absl::IsUnavailable(facts.credentials))
     return {"Ready", "False", "InvalidCredentials", std::string(facts.credentials.message())};
   if (!usable(facts)) return {"Ready", "False", reachable.reason, reachable.message};
   if (!facts.classes.ok()) return {"Ready", "False", "ClassConflict", std::string(facts.classes.message())};
@@ -98,7 +103,15 @@ BackendVerdict decide(const BackendFacts& facts) {
   } else if (reachable.status == "False") {
     degraded = {"Degraded", "True", reachable.reason, reachable.message};
   }
-  verdict.conditions = {ready, credentials_condition(facts), reachable, capacity_condition(facts), degraded};
+  const Condition credentials = credentials_condition(facts);
+  if (degraded.status == "False" && credentials.status == "False") {
+    degraded = {"Degraded", "True", credentials.reason, credentials.message};
+  } else if (degraded.status == "False" && !facts.cluster.ok()) {
+    degraded = {"Degraded", "True", "ClusterIdentity", std::string(facts.cluster.message())};
+  } else if (degraded.status == "False" && !facts.contested.empty()) {
+    degraded = {"Degraded", "True", "Contested", facts.contested};
+  }
+  verdict.conditions = {ready, credentials, reachable, capacity_condition(facts), degraded};
   verdict.phase = facts.deleting                             ? "Deleting"
                   : ready.status == "True"                   ? "Ready"
                   : facts.paused && ready.reason == "Paused" ? "Paused"
@@ -107,6 +120,28 @@ BackendVerdict decide(const BackendFacts& facts) {
   if (ready.status != "True" && ready.reason != "ClassConflict")
     verdict.ready = absl::UnavailableError(absl::StrCat(ready.reason, ": ", ready.message));
   return verdict;
+}
+
+absl::Status judge_cluster(const std::string& own_uid, const std::string& cluster_id,
+                           const std::vector<std::string>& uids, const std::string& confirmed,
+                           const std::string& backend) {
+  const std::vector<std::string> gone = absl::StrSplit(confirmed, absl::ByAnyChar(", "), absl::SkipEmpty());
+  std::vector<std::string> others;
+  for (const std::string& uid : uids) {
+    const bool known = uid.empty() || uid == own_uid ||
+                       std::find(gone.begin(), gone.end(), uid) != gone.end() ||
+                       std::find(others.begin(), others.end(), uid) != others.end();
+    if (!known) others.push_back(uid);
+  }
+  if (others.empty()) return absl::OkStatus();
+  std::vector<std::string> all = gone;
+  all.insert(all.end(), others.begin(), others.end());
+  return absl::FailedPreconditionError(absl::StrCat(
+      "another cluster (UID ", absl::StrJoin(others, ", "), ") of the same clusterID \"", cluster_id,
+      "\" has used this storage, and volumes of both look alike: until it is known to be gone, no volume is "
+      "removed but those of deleted claims. Give one of them another clusterID (chart value); or, when that "
+      "cluster exists no more: kubectl annotate --overwrite sb ",
+      backend, " ", kClusterGone, "=", absl::StrJoin(all, ",")));
 }
 
 Json conditions_json(const std::vector<Condition>& conditions, const Json* before, int64_t generation,

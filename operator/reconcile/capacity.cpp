@@ -18,14 +18,23 @@ namespace {
 using base::Json;
 
 constexpr char kDriverLabel[] = "csi.storage.k8s.io/drivername";
-constexpr char kManagedByLabel[] = "csi.storage.k8s.io/managed-by";
-constexpr auto kReadAgain = std::chrono::seconds(55);
-constexpr char kManagedBy[] = "collage";
+constexpr char kHostname[] = "kubernetes.io/hostname";
 
 std::string object_name(const std::string& storage_class, const drivers::Topology& segment) {
   std::string content = storage_class;
   for (const auto& [key, value] : segment) absl::StrAppend(&content, "\n", key, "=", value);
   return absl::StrCat("csisc-", base::sha256_hex(content).substr(0, 20));
+}
+
+// A LabelSelector over nodes. Empty: all of them.
+Json node_topology(const SegmentCapacity& room) {
+  Json selector = Json::object();
+  if (!room.segment.empty()) selector["matchLabels"] = room.segment;
+  if (!room.without_reach.empty()) {
+    selector["matchExpressions"] = Json::array(
+        {{{"key", kHostname}, {"operator", "NotIn"}, {"values", room.without_reach}}});
+  }
+  return selector;
 }
 
 Json capacity_object(const World& world, const engine::Backend& backend, const std::string& storage_class,
@@ -38,7 +47,7 @@ Json capacity_object(const World& world, const engine::Backend& backend, const s
         {"namespace", world.name_space},
         {"labels",
          {{kDriverLabel, drivers::csi_driver_name(backend.spec.kind)},
-          {kManagedByLabel, kManagedBy},
+          {World::kManagedByLabel, World::kManagedBy},
           {engine::kBackendLabel, backend.spec.name}}},
         // Gone with its backend even if nobody runs to remove it.
         {"ownerReferences", Json::array({{{"apiVersion", kube::kStorageBackends.api_version()},
@@ -46,10 +55,9 @@ Json capacity_object(const World& world, const engine::Backend& backend, const s
                                           {"name", backend.spec.name},
                                           {"uid", backend.uid}}})}}},
       {"storageClassName", storage_class},
-      {"nodeTopology", {{"matchLabels", room.segment}}},
+      {"nodeTopology", node_topology(room)},
       {"capacity", base::format_quantity(room.capacity.available_bytes)},
   };
-  if (room.segment.empty()) object["nodeTopology"] = Json::object();
   if (room.capacity.maximum_volume_bytes > 0)
     object["maximumVolumeSize"] = base::format_quantity(room.capacity.maximum_volume_bytes);
   return object;
@@ -100,10 +108,16 @@ absl::StatusOr<std::vector<SegmentCapacity>> CapacityPublisher::measure(
       }
       break;
     case drivers::ControlPlace::kAnyNode:
-      // The same storage from everywhere: the first node that measured it speaks for all.
+      // The same storage from everywhere: the first node that measured it speaks for all. A node that lacks
+      // it gets no volume placed for its pods.
       for (const NodeView& node : nodes) {
         if (node.ready && node.capacity && segments.empty()) add({}, *node.capacity);
       }
+      for (const NodeView& node : nodes) {
+        if (!segments.empty() && node.known && !node.ready)
+          segments.front().without_reach.push_back(node.hostname);
+      }
+      if (!segments.empty()) std::sort(segments.front().without_reach.begin(), segments.front().without_reach.end());
       break;
     case drivers::ControlPlace::kAnywhere: {
       drivers::CapacityReporter* reporter = backend.driver->capacity_reporter();
@@ -118,40 +132,33 @@ absl::StatusOr<std::vector<SegmentCapacity>> CapacityPublisher::measure(
   return segments;
 }
 
-absl::Status CapacityPublisher::load(const base::Context& context) {
-  // Now and then it is read again: what somebody deleted is made again.
-  const auto now = context.clock().now();
-  if (loaded_ && now - loaded_at_ < kReadAgain) return absl::OkStatus();
-  loaded_at_ = now;
-  std::map<std::string, Published> found;
-  kube::ListOptions options{.name_space = world_.name_space,
-                            .label_selector = absl::StrCat(kManagedByLabel, "=", kManagedBy)};
-  auto listed = world_.client.list(context, kube::kCsiStorageCapacities, options, [&](Json& object) {
-    drivers::Capacity capacity;
-    capacity.available_bytes = base::parse_quantity(base::get_string(object, "/capacity", "0")).value_or(0);
-    capacity.maximum_volume_bytes =
-        base::parse_quantity(base::get_string(object, "/maximumVolumeSize", "0")).value_or(0);
-    found[base::get_string(object, "/metadata/name")] = {
-        base::get_string(object, "/metadata/labels/collage.storage~1backend"), capacity};
-    return absl::OkStatus();
-  });
-  if (!listed.ok()) return base::annotate(listed.status(), "list CSIStorageCapacity objects");
-  published_ = std::move(found);
-  loaded_ = true;
-  return absl::OkStatus();
-}
-
 absl::Status CapacityPublisher::publish(const base::Context& context, const engine::Backend& backend,
-                                        const std::vector<SegmentCapacity>& segments) {
+                                        const std::vector<SegmentCapacity>& segments, Settling& settling) {
   std::lock_guard lock(mutex_);
-  COLLAGE_RETURN_IF_ERROR(load(context));
   std::set<std::string> wanted;
   for (const auto& storage_class : backend.spec.storage_classes) {
     for (const SegmentCapacity& room : segments) {
       const std::string name = object_name(storage_class.name, room.segment);
       wanted.insert(name);
-      auto present = published_.find(name);
-      if (present != published_.end() && !worth_publishing(present->second.capacity, room.capacity)) continue;
+      const auto present = world_.capacities.get(kube::Key{world_.name_space, name}.to_string());
+      const bool differs =
+          present == nullptr || present->storage_class != storage_class.name ||
+          present->backend != backend.spec.name ||
+          present->node_topology != base::dump_json(node_topology(room)) ||
+          worth_publishing({.available_bytes = present->available_bytes,
+                            .maximum_volume_bytes = present->maximum_volume_bytes},
+                           room.capacity);
+      // What is there as we wrote it is out of date by our own doing: volumes come and go.
+      const auto ours = written_.find(name);
+      const bool touched = ours != written_.end() &&
+                           (present == nullptr || present->meta.resource_version != ours->second);
+      const Change change = !differs ? Change::kNone : touched ? Change::kDrift : Change::kOurs;
+      if (!settling.may_write(absl::StrCat("CSIStorageCapacity ", name), change,
+                              absl::StrCat("find who writes it (kubectl -n ", world_.name_space,
+                                           " get csistoragecapacity ", name,
+                                           " -o yaml --show-managed-fields) and stop that"))) {
+        continue;
+      }
       // Server-side apply: the same call makes it and changes it.
       auto applied = world_.client.patch(context, kube::kCsiStorageCapacities, {world_.name_space, name},
                                          kube::PatchType::kApply,
@@ -159,34 +166,28 @@ absl::Status CapacityPublisher::publish(const base::Context& context, const engi
       if (!applied.ok())
         return base::annotate(applied.status(),
                               absl::StrCat("publish the capacity of class ", storage_class.name));
-      published_[name] = {backend.spec.name, room.capacity};
+      written_[name] = base::get_string(*applied, "/metadata/resourceVersion");
+      world_.capacities.observe(*applied);
     }
   }
-  for (auto entry = published_.begin(); entry != published_.end();) {
-    if (entry->second.backend != backend.spec.name || wanted.contains(entry->first)) {
-      ++entry;
+  return remove_others(context, backend.spec.name, wanted);
+}
+
+absl::Status CapacityPublisher::remove_others(const base::Context& context, const std::string& backend,
+                                              const std::set<std::string>& wanted) {
+  for (const auto& present : world_.capacities.list()) {
+    if (present->backend != backend || present->meta.deleting || wanted.contains(present->meta.name))
       continue;
-    }
-    COLLAGE_RETURN_IF_ERROR(
-        world_.client.remove(context, kube::kCsiStorageCapacities, {world_.name_space, entry->first}, {}));
-    entry = published_.erase(entry);
+    written_.erase(present->meta.name);
+    COLLAGE_RETURN_IF_ERROR(world_.client.remove(context, kube::kCsiStorageCapacities, present->meta.key(),
+                                                 {.uid = present->meta.uid}));
   }
   return absl::OkStatus();
 }
 
 absl::Status CapacityPublisher::remove(const base::Context& context, const std::string& backend) {
   std::lock_guard lock(mutex_);
-  COLLAGE_RETURN_IF_ERROR(load(context));
-  for (auto entry = published_.begin(); entry != published_.end();) {
-    if (entry->second.backend != backend) {
-      ++entry;
-      continue;
-    }
-    COLLAGE_RETURN_IF_ERROR(
-        world_.client.remove(context, kube::kCsiStorageCapacities, {world_.name_space, entry->first}, {}));
-    entry = published_.erase(entry);
-  }
-  return absl::OkStatus();
+  return remove_others(context, backend, {});
 }
 
 }  // namespace collage::reconcile

@@ -3,6 +3,7 @@
 #include <map>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -10,14 +11,16 @@
 #include "base/context.h"
 #include "operator/engine/backends.h"
 #include "operator/reconcile/backend_decision.h"
+#include "operator/reconcile/corrections.h"
 #include "operator/reconcile/world.h"
 
 namespace collage::reconcile {
 
-// Room in one topology segment of a backend; segment {} is the whole cluster.
+// Room in one topology segment of a backend; segment {} is the whole cluster but the nodes without reach.
 struct SegmentCapacity {
   drivers::Topology segment;
   drivers::Capacity capacity;
+  std::vector<std::string> without_reach = {};  // hostnames (label kubernetes.io/hostname), sorted
 };
 
 // What is left under the backend's own limits: the smaller of both wins.
@@ -29,8 +32,8 @@ drivers::Capacity under_limits(drivers::Capacity capacity, const engine::Limits&
 bool worth_publishing(const drivers::Capacity& published, const drivers::Capacity& now);
 
 // Publishes CSIStorageCapacity objects, one for each class of a backend and each segment, so that the
-// scheduler does not choose a node whose storage is full. Keeps what it wrote in memory (read once at start),
-// so that nothing is written when little changed.
+// scheduler does not choose a node whose storage is full. Nothing is written when little changed; what
+// somebody else changed or deleted is set right as soon as the watch tells.
 class CapacityPublisher {
  public:
   explicit CapacityPublisher(World& world) : world_(world) {}
@@ -42,21 +45,16 @@ class CapacityPublisher {
                                                        const drivers::Kind& kind,
                                                        const std::vector<NodeView>& nodes) const;
   absl::Status publish(const base::Context& context, const engine::Backend& backend,
-                       const std::vector<SegmentCapacity>& segments);
+                       const std::vector<SegmentCapacity>& segments, Settling& settling);
   absl::Status remove(const base::Context& context, const std::string& backend);
 
  private:
-  struct Published {
-    std::string backend;
-    drivers::Capacity capacity;
-  };
-  absl::Status load(const base::Context& context);
+  absl::Status remove_others(const base::Context& context, const std::string& backend,
+                             const std::set<std::string>& wanted);
 
   World& world_;
   std::mutex mutex_;
-  bool loaded_ = false;
-  base::Clock::Monotonic loaded_at_{};
-  std::map<std::string, Published> published_;  // by object name
+  std::map<std::string, std::string> written_;  // object name -> resourceVersion of our last write
 };
 
 }  // namespace collage::reconcile

@@ -32,34 +32,42 @@ Json csi_driver_object(const drivers::Kind& kind) {
   };
 }
 
-absl::Status keep_csi_driver(const base::Context& context, kube::Client& client, const drivers::Kind& kind) {
+absl::Status keep_csi_driver(const base::Context& context, World& world, const drivers::Kind& kind,
+                             Settling& settling) {
   const Json wanted = csi_driver_object(kind);
   const std::string name = drivers::csi_driver_name(kind.info.kind);
-  auto present = client.get(context, kube::kCsiDrivers, {"", name});
-  if (absl::IsNotFound(present.status())) {
-    auto created = client.create(context, kube::kCsiDrivers, "", wanted);
-    if (created.ok()) base::log::info(context, "CSI driver made", {{"driver", name}});
-    return created.ok() || absl::IsAlreadyExists(created.status()) ? absl::OkStatus() : created.status();
-  }
-  if (!present.ok()) return present.status();
-  for (const char* fixed : {"attachRequired", "volumeLifecycleModes"}) {
-    const Json* value = base::find(*present, absl::StrCat("/spec/", fixed));
-    if (value == nullptr || *value == wanted["spec"][fixed]) continue;
-    return absl::FailedPreconditionError(
-        absl::StrCat("CSIDriver \"", name, "\" has spec.", fixed, " ", base::dump_json(*value),
-                     ", which can never be changed and must be ", base::dump_json(wanted["spec"][fixed]),
-                     "; delete that CSIDriver if no volume of it is in use, and it is made again"));
-  }
+  const auto present = world.csi_drivers.get(name);
   Json change = Json::object();
-  for (const auto& [field, value] : wanted["spec"].items()) {
-    const Json* is = base::find(*present, absl::StrCat("/spec/", field));
-    if (is == nullptr || *is != value) change[field] = value;
+  if (present != nullptr && present->spec != nullptr) {
+    for (const char* fixed : {"attachRequired", "volumeLifecycleModes"}) {
+      const Json* value = base::find(*present->spec, absl::StrCat("/", fixed));
+      if (value == nullptr || *value == wanted["spec"][fixed]) continue;
+      return absl::FailedPreconditionError(
+          absl::StrCat("CSIDriver \"", name, "\" has spec.", fixed, " ", base::dump_json(*value),
+                       ", which can never be changed and must be ", base::dump_json(wanted["spec"][fixed]),
+                       "; delete that CSIDriver if no volume of it is in use, and it is made again"));
+    }
+    for (const auto& [field, value] : wanted["spec"].items()) {
+      const Json* is = base::find(*present->spec, absl::StrCat("/", field));
+      if (is == nullptr || *is != value) change[field] = value;
+    }
   }
-  if (change.empty()) return absl::OkStatus();
-  auto patched =
-      client.patch(context, kube::kCsiDrivers, {"", name}, kube::PatchType::kMerge, {{"spec", change}}, {});
-  return patched.ok() ? absl::OkStatus()
-                      : base::annotate(patched.status(), absl::StrCat("keep CSIDriver ", name));
+  const bool differs = present == nullptr || !change.empty();
+  if (!settling.may_write(absl::StrCat("CSIDriver ", name), settling.change(differs),
+                          absl::StrCat("find who writes it (kubectl get csidriver ", name,
+                                       " -o yaml --show-managed-fields) and stop that"))) {
+    return absl::OkStatus();
+  }
+  auto written = present == nullptr
+                     ? world.client.create(context, kube::kCsiDrivers, "", wanted)
+                     : world.client.patch(context, kube::kCsiDrivers, {"", name}, kube::PatchType::kMerge,
+                                          {{"spec", change}}, {});
+  // Another backend of the kind made it, or it went this moment: the watch brings it.
+  if (absl::IsAlreadyExists(written.status()) || absl::IsNotFound(written.status())) return absl::OkStatus();
+  if (!written.ok()) return base::annotate(written.status(), absl::StrCat("keep CSIDriver ", name));
+  world.csi_drivers.observe(*written);
+  base::log::info(context, present == nullptr ? "CSI driver made" : "CSI driver set right", {{"driver", name}});
+  return absl::OkStatus();
 }
 
 }  // namespace collage::reconcile

@@ -4,7 +4,8 @@
 #include "base/context.h"
 #include "base/json.h"
 #include "drivers/kind.h"
-#include "operator/kube/client.h"
+#include "operator/reconcile/corrections.h"
+#include "operator/reconcile/world.h"
 
 namespace collage::reconcile {
 
@@ -13,6 +14,7 @@ base::Json csi_driver_object(const drivers::Kind& kind);
 
 // Makes it, or changes what may change. FAILED_PRECONDITION when the one that exists differs in a field that
 // never can (attachRequired, volumeLifecycleModes): somebody else made it, and it says how to go on.
-absl::Status keep_csi_driver(const base::Context& context, kube::Client& client, const drivers::Kind& kind);
+absl::Status keep_csi_driver(const base::Context& context, World& world, const drivers::Kind& kind,
+                             Settling& settling);
 
 }  // namespace collage::reconcile

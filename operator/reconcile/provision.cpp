@@ -13,6 +13,8 @@ namespace {
 
 // Threads of the small controllers beside the lanes.
 constexpr int kReplayThreads = 2;
+// After room came free: many volumes that go at once make the claims that wait for room look once.
+constexpr std::chrono::milliseconds kRoomSettles{500};
 
 }  // namespace
 
@@ -96,11 +98,23 @@ void Provisioner::add_handlers() {
       if (registered && world_.kind_of_driver(driver.name) != nullptr) look_again("");
     }
   });
-  // A PersistentVolume that stood in the way of a claim is gone.
+  // A namespace was given other labels: a backend may let its claims in now.
+  world_.namespaces.add_handler([this](const auto& before, const auto& after) {
+    if (!started_ || after == nullptr || (before != nullptr && before->labels == after->labels)) return;
+    const std::string prefix = after->meta.name + "/";
+    std::vector<std::string> keys;
+    {
+      std::lock_guard lock(mutex_);
+      for (auto at = waiting_.lower_bound(prefix); at != waiting_.end() && at->first.starts_with(prefix); ++at)
+        keys.push_back(at->first);
+    }
+    for (const std::string& key : keys) lanes_.enqueue(key);
+  });
+  // A PersistentVolume that stood in the way of a claim is gone, or took the last room.
   world_.volumes.add_handler([this](const auto& before, const auto& after) {
-    if (!started_ || after != nullptr || before->claim_name.empty() ||
-        world_.kind_of_driver(before->driver) == nullptr)
-      return;
+    if (!started_ || after != nullptr || world_.kind_of_driver(before->driver) == nullptr) return;
+    if (const auto handle = engine::parse_handle(before->handle); handle.ok()) room_came_free(handle->backend);
+    if (before->claim_name.empty()) return;
     const auto claim =
         world_.claims.get(kube::Key{before->claim_namespace.str(), before->claim_name}.to_string());
     if (claim != nullptr && claim->volume_name.empty()) lanes_.enqueue(Id::of(*claim).to_key());
@@ -192,7 +206,8 @@ kube::Outcome Provisioner::go_on(const base::Context& context, const WorkPtr& wo
   if (work->unwanted) return abandon(context, work);
   const BackendPtr backend = world_.backends.get(work->backend);
   wait_for(work->id.to_key(), work->backend);
-  if (absl::Status status = judge_backend(work->backend, backend.get(), kind, claim.storage_class.str());
+  if (absl::Status status =
+          judge_backend(work->backend, backend.get(), kind, claim.storage_class.str(), Begun::kYes);
       !status.ok()) {
     return refuse(claim, status);
   }
@@ -227,16 +242,36 @@ Provisioner::WorkPtr Provisioner::find_work(const std::string& uid) const {
 void Provisioner::end(const Work& work) {
   const BackendPtr backend = world_.backends.get(work.backend);
   (backend == nullptr ? work.intents : backend->intents)->end(work.id.uid);
-  world_.usage.release(work.backend, engine::volume_name(work.id.uid));
-  const std::string uid = work.id.uid;
-  std::lock_guard lock(mutex_);
-  waiting_.erase(work.id.to_key());
-  works_.erase(uid);
+  const bool gave_back = world_.usage.release(work.backend, engine::volume_name(work.id.uid));
+  const std::string uid = work.id.uid, used = work.backend;
+  {
+    std::lock_guard lock(mutex_);
+    waiting_.erase(work.id.to_key());
+    works_.erase(uid);
+  }
+  if (gave_back) room_came_free(used);
 }
 
 void Provisioner::wait_for(const std::string& key, const std::string& backend) {
   std::lock_guard lock(mutex_);
   waiting_[key] = backend;
+}
+
+void Provisioner::waits_for_room(const std::string& key, const std::string& backend) {
+  std::lock_guard lock(mutex_);
+  full_[backend].insert(key);
+}
+
+void Provisioner::room_came_free(const std::string& backend) {
+  std::set<std::string> keys;
+  {
+    std::lock_guard lock(mutex_);
+    const auto found = full_.find(backend);
+    if (found == full_.end()) return;
+    keys = std::move(found->second);
+    full_.erase(found);
+  }
+  for (const std::string& key : keys) lanes_.enqueue_after(key, kRoomSettles);
 }
 
 void Provisioner::waits_no_more(const std::string& key) {

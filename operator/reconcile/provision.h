@@ -6,6 +6,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "operator/engine/intent_record.h"
@@ -105,8 +106,7 @@ class Provisioner {
   kube::Outcome begin_on(const base::Context& context, const kube::Claim& cached, const drivers::Kind& kind,
                          const ClassPtr& storage_class, const engine::ClassParameters& parameters,
                          const BackendPtr& backend);
-  absl::Status check_namespace(const base::Context& context, const engine::Backend& backend,
-                               const std::string& name_space);
+  absl::Status check_namespace(const engine::Backend& backend, const std::string& name_space) const;
   kube::Outcome record_intent(const base::Context& context, const WorkPtr& work, const kube::Claim& claim,
                               const engine::Backend& backend);
   absl::Status read_secrets(const base::Context& context, Work& work) const;
@@ -154,6 +154,9 @@ class Provisioner {
   void end(const Work& work);
   void wait_for(const std::string& key, const std::string& backend);
   void waits_no_more(const std::string& key);
+  // A limit of the backend refused it: it is looked at again when some of what is used is given back.
+  void waits_for_room(const std::string& key, const std::string& backend);
+  void room_came_free(const std::string& backend);
   void event(const Id& id, kube::EventType type, const std::string& reason, const std::string& message);
   // An event; then slowly again, and at once when the claim, its class or its backend changes.
   kube::Outcome refuse(const kube::Claim& claim, const absl::Status& why);
@@ -165,6 +168,7 @@ class Provisioner {
   mutable std::mutex mutex_;
   std::map<std::string, WorkPtr> works_;        // by claim uid
   std::map<std::string, std::string> waiting_;  // key -> backend whose change may help
+  std::map<std::string, std::set<std::string>> full_;  // backend -> keys that one of its limits refused
   // Backends whose intents were replayed, with the intents: a backend that is made anew has others.
   std::map<std::string, std::weak_ptr<engine::Intents>> replayed_;
   std::atomic<bool> started_ = false;

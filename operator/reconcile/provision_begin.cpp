@@ -56,6 +56,18 @@ engine::TemplateValues template_values(const kube::Claim& claim, const base::Jso
           string_map(object, "/metadata/annotations")};
 }
 
+// "" when its condition Ready is not False.
+std::string why_not_ready(const kube::BackendObject& backend) {
+  const base::Json* const conditions = base::find(*backend.json, "/status/conditions");
+  if (conditions == nullptr || !conditions->is_array()) return "";
+  for (const base::Json& condition : *conditions) {
+    if (base::get_string(condition, "/type") != "Ready" || base::get_string(condition, "/status") != "False")
+      continue;
+    return absl::StrCat(base::get_string(condition, "/reason"), ": ", base::get_string(condition, "/message"));
+  }
+  return "";
+}
+
 }  // namespace
 
 kube::Outcome Provisioner::begin(const base::Context& context, const kube::Claim& cached,
@@ -68,9 +80,14 @@ kube::Outcome Provisioner::begin(const base::Context& context, const kube::Claim
   }
   wait_for(key, parameters->backend);
   const BackendPtr backend = world_.backends.get(parameters->backend);
-  if (backend == nullptr && world_.backend_objects.get(parameters->backend) != nullptr) {
-    return kube::RequeueAfter{
-        options_.slow_retry};  // it exists and is being set up: backend_changed() follows
+  if (const auto object = world_.backend_objects.get(parameters->backend);
+      backend == nullptr && object != nullptr) {
+    // It is being set up, and backend_changed() follows; or it cannot be, and says why.
+    if (const std::string why = why_not_ready(*object); !why.empty()) {
+      return refuse(cached, absl::UnavailableError(absl::StrCat("StorageBackend \"", parameters->backend,
+                                                                "\" is not ready: ", why)));
+    }
+    return kube::RequeueAfter{options_.slow_retry};
   }
   if (absl::Status status = judge_backend(parameters->backend, backend.get(), kind, storage_class->meta.name);
       !status.ok()) {
@@ -80,7 +97,7 @@ kube::Outcome Provisioner::begin(const base::Context& context, const kube::Claim
     replayer_.enqueue(parameters->backend);
     return kube::RequeueAfter{kReplayWait};
   }
-  if (absl::Status status = check_namespace(context, *backend, cached.meta.name_space.str()); !status.ok()) {
+  if (absl::Status status = check_namespace(*backend, cached.meta.name_space.str()); !status.ok()) {
     return absl::IsPermissionDenied(status) ? refuse(cached, status) : retry(cached, status);
   }
   return begin_on(context, cached, kind, storage_class, *parameters, backend);
@@ -140,13 +157,13 @@ kube::Outcome Provisioner::begin_on(const base::Context& context, const kube::Cl
   return create(context, work, *claim, kind, *backend);
 }
 
-absl::Status Provisioner::check_namespace(const base::Context& context, const engine::Backend& backend,
-                                          const std::string& name_space) {
+absl::Status Provisioner::check_namespace(const engine::Backend& backend,
+                                          const std::string& name_space) const {
   if (!backend.spec.allowed_namespaces.has_value()) return absl::OkStatus();
-  absl::StatusOr<base::Json> object = world_.client.get(context, kube::kNamespaces, {"", name_space});
-  if (!object.ok()) return base::annotate(object.status(), absl::StrCat("read Namespace ", name_space));
-  if (backend.spec.allowed_namespaces->matches(string_map(*object, "/metadata/labels")))
-    return absl::OkStatus();
+  const auto object = world_.namespaces.get(name_space);
+  if (object == nullptr)
+    return absl::UnavailableError(absl::StrCat("Namespace ", name_space, " is not known (yet)"));
+  if (backend.spec.allowed_namespaces->matches(object->labels)) return absl::OkStatus();
   return absl::PermissionDeniedError(
       absl::StrCat("StorageBackend \"", backend.spec.name,
                    "\" spec.allowedNamespaces does not match the labels of namespace \"", name_space,
@@ -159,10 +176,15 @@ kube::Outcome Provisioner::record_intent(const base::Context& context, const Wor
   const std::string name = engine::volume_name(claim.meta.uid);
   const absl::StatusOr<std::string> record = engine::encode_intent(work->record);
   if (!record.ok()) return refuse(claim, record.status());
-  if (absl::Status status =
-          world_.usage.reserve(work->backend, backend.spec.limits, name, work->request->required_bytes);
+  // What the volume will have, not what is asked for: limits hold exactly.
+  const absl::StatusOr<int64_t> bytes =
+      drivers::volume_size(backend.driver->info(), *work->request);
+  if (!bytes.ok()) return refuse(claim, bytes.status());
+  if (absl::Status status = world_.usage.reserve(work->backend, backend.spec.limits, name, *bytes);
       !status.ok()) {
-    return absl::IsOutOfRange(status) ? refuse(claim, status) : retry(claim, status);
+    if (absl::IsOutOfRange(status)) return refuse(claim, status);
+    waits_for_room(work->id.to_key(), work->backend);
+    return retry(claim, status);
   }
   {
     std::lock_guard lock(mutex_);

@@ -65,7 +65,7 @@ ProvisionDecision decide_provision(const ProvisionFacts& facts) {
 }
 
 absl::Status judge_backend(const std::string& backend_name, const engine::Backend* backend,
-                           const drivers::Kind& kind, const std::string& storage_class) {
+                           const drivers::Kind& kind, const std::string& storage_class, Begun begun) {
   if (backend == nullptr) {
     return absl::FailedPreconditionError(absl::StrCat(
         "StorageClass \"", storage_class, "\" parameter \"backend\" is \"", backend_name,
@@ -81,7 +81,11 @@ absl::Status judge_backend(const std::string& backend_name, const engine::Backen
     return absl::UnavailableError(
         absl::StrCat("StorageBackend \"", backend_name, "\" is paused: set spec.paused to false to go on"));
   }
-  if (!backend->ready.ok()) {
+  if (!backend->identity.ok()) {
+    return absl::UnavailableError(absl::StrCat("StorageBackend \"", backend_name,
+                                               "\" is not the storage it was: ", backend->identity.message()));
+  }
+  if (begun == Begun::kNo && !backend->ready.ok()) {
     return absl::UnavailableError(
         absl::StrCat("StorageBackend \"", backend_name, "\" is not ready: ", backend->ready.message()));
   }

@@ -8,6 +8,14 @@
 // What an earlier process began and did not end. Runs once a backend, when the caches are whole and before
 // any claim of the backend is begun anew.
 namespace collage::reconcile {
+namespace {
+
+int64_t size_of(const drivers::DriverInfo& info, const engine::IntentRecord& record) {
+  const int64_t asked = record.claim.requested_bytes;
+  return drivers::volume_size(info, {.required_bytes = asked}).value_or(asked);
+}
+
+}  // namespace
 
 kube::Outcome Provisioner::replay(const base::Context& context, const std::string& backend_name) {
   const BackendPtr backend = world_.backends.get(backend_name);
@@ -40,7 +48,7 @@ kube::Outcome Provisioner::replay(const base::Context& context, const std::strin
     work->begun = context.clock().now();
     // Counts, but is not refused: it may exist.
     (void)world_.usage.reserve(backend_name, engine::Limits{}, engine::volume_name(uid),
-                               work->record.claim.requested_bytes);
+                               size_of(backend->driver->info(), work->record));
     {
       std::lock_guard lock(mutex_);
       works_[uid] = work;

@@ -42,9 +42,17 @@ const kube::StorageClass* other_default(const std::vector<std::shared_ptr<const 
 
 absl::Status apply_class(const base::Context& context, World& world, const engine::BackendSpec& backend,
                          const engine::ClassSpec& wanted, const kube::StorageClass* present,
-                         const kube::BackendObject& object) {
+                         const kube::BackendObject& object, Settling& settling) {
   const Json desired = class_object(backend, wanted);
-  switch (decide_class(backend, wanted, present)) {
+  const ClassStep step = decide_class(backend, wanted, present);
+  const bool changes =
+      step == ClassStep::kCreate || step == ClassStep::kUpdate || step == ClassStep::kRecreate;
+  const bool may_write = settling.may_write(
+      absl::StrCat("StorageClass ", wanted.name), settling.change(changes),
+      absl::StrCat("find who writes it (kubectl get storageclass ", wanted.name,
+                   " -o yaml --show-managed-fields), or take it out of spec.storageClasses"));
+  if (changes && !may_write) return absl::OkStatus();
+  switch (step) {
     case ClassStep::kNone:
       return absl::OkStatus();
     case ClassStep::kConflictForeign:
@@ -125,7 +133,7 @@ ClassStep decide_class(const engine::BackendSpec& backend, const engine::ClassSp
 }
 
 absl::Status keep_classes(const base::Context& context, World& world, const engine::BackendSpec& backend,
-                          const kube::BackendObject& object) {
+                          const kube::BackendObject& object, Settling& settling) {
   std::set<std::string> names;
   std::vector<std::string> conflicts;
   for (engine::ClassSpec wanted : backend.storage_classes) {
@@ -141,7 +149,7 @@ absl::Status keep_classes(const base::Context& context, World& world, const engi
       }
     }
     auto present = world.classes.get(wanted.name);
-    absl::Status applied = apply_class(context, world, backend, wanted, present.get(), object);
+    absl::Status applied = apply_class(context, world, backend, wanted, present.get(), object, settling);
     if (absl::IsAlreadyExists(applied)) {
       conflicts.push_back(std::string(applied.message()));
     } else if (!applied.ok()) {

@@ -5,6 +5,7 @@
 #include "absl/status/status.h"
 #include "base/context.h"
 #include "operator/engine/backend_spec.h"
+#include "operator/reconcile/corrections.h"
 #include "operator/reconcile/world.h"
 
 namespace collage::reconcile {
@@ -27,7 +28,7 @@ base::Json class_object(const engine::BackendSpec& backend, const engine::ClassS
 // label, corrects drift. ALREADY_EXISTS names the conflict: a class that is not ours, or a second default
 // class. Other errors are the API server's.
 absl::Status keep_classes(const base::Context& context, World& world, const engine::BackendSpec& backend,
-                          const kube::BackendObject& object);
+                          const kube::BackendObject& object, Settling& settling);
 // Removes all classes of the backend.
 absl::Status remove_classes(const base::Context& context, World& world, const std::string& backend);
 

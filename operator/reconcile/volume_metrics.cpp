@@ -1,54 +1,13 @@
 #include "operator/reconcile/volume_metrics.h"
 
 #include "base/metrics.h"
+#include "base/status.h"
 
 namespace collage::reconcile::metrics {
 namespace {
 
 double seconds(std::chrono::nanoseconds duration) {
   return std::chrono::duration<double>(duration).count();
-}
-
-// The names that Go's gRPC library prints, which is what dashboards match on.
-std::string_view grpc_code(absl::StatusCode code) {
-  switch (code) {
-    case absl::StatusCode::kOk:
-      return "OK";
-    case absl::StatusCode::kCancelled:
-      return "Canceled";
-    case absl::StatusCode::kUnknown:
-      return "Unknown";
-    case absl::StatusCode::kInvalidArgument:
-      return "InvalidArgument";
-    case absl::StatusCode::kDeadlineExceeded:
-      return "DeadlineExceeded";
-    case absl::StatusCode::kNotFound:
-      return "NotFound";
-    case absl::StatusCode::kAlreadyExists:
-      return "AlreadyExists";
-    case absl::StatusCode::kPermissionDenied:
-      return "PermissionDenied";
-    case absl::StatusCode::kResourceExhausted:
-      return "ResourceExhausted";
-    case absl::StatusCode::kFailedPrecondition:
-      return "FailedPrecondition";
-    case absl::StatusCode::kAborted:
-      return "Aborted";
-    case absl::StatusCode::kOutOfRange:
-      return "OutOfRange";
-    case absl::StatusCode::kUnimplemented:
-      return "Unimplemented";
-    case absl::StatusCode::kInternal:
-      return "Internal";
-    case absl::StatusCode::kUnavailable:
-      return "Unavailable";
-    case absl::StatusCode::kDataLoss:
-      return "DataLoss";
-    case absl::StatusCode::kUnauthenticated:
-      return "Unauthenticated";
-    default:
-      return "Unknown";
-  }
 }
 
 struct Family {
@@ -86,7 +45,7 @@ void driver_call(std::string_view csi_driver, std::string_view method, const abs
   static const base::Histogram histogram("csi_sidecar_operations_seconds",
                                          "Calls of a driver, by method and final code.",
                                          {"driver_name", "method_name", "grpc_status_code", "migrated"});
-  histogram.observe(seconds(duration), {csi_driver, method, grpc_code(status.code()), "false"});
+  histogram.observe(seconds(duration), {csi_driver, method, base::grpc_code_name(status.code()), "false"});
 }
 
 void provision_succeeded(std::string_view storage_class, std::chrono::nanoseconds duration) {

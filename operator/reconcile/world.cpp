@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "base/status.h"
 #include "operator/engine/names.h"
 
@@ -19,6 +20,12 @@ std::string backend_of(const std::vector<drivers::Kind>& kinds, const kube::Volu
   return "";
 }
 
+kube::ReflectorOptions own_capacities(const std::string& name_space, kube::ReflectorOptions options) {
+  options.selector.name_space = name_space;
+  options.selector.label_selector = absl::StrCat(World::kManagedByLabel, "=", World::kManagedBy);
+  return options;
+}
+
 }  // namespace
 
 World::World(kube::Client& client, kube::EventRecorder& events, const std::vector<drivers::Kind>& kinds,
@@ -33,10 +40,11 @@ World::World(kube::Client& client, kube::EventRecorder& events, const std::vecto
       classes(client, watching),
       csi_nodes(client, watching),
       nodes(client, watching),
+      namespaces(client, watching),
+      csi_drivers(client, watching),
+      capacities(client, own_capacities(this->name_space, watching)),
       backend_objects(client, watching),
       storage_nodes(client, watching) {
-  volumes.add_index(kByClaimUid,
-                    [](const kube::Volume& volume) { return std::vector<std::string>{volume.claim_uid}; });
   volumes.add_index(kByBackend, [this](const kube::Volume& volume) {
     return std::vector<std::string>{backend_of(this->kinds, volume)};
   });
@@ -55,6 +63,9 @@ void World::start(const base::Context& context) {
   backend_objects.start(context);
   classes.start(context);
   nodes.start(context);
+  namespaces.start(context);
+  csi_drivers.start(context);
+  capacities.start(context);
   csi_nodes.start(context);
   storage_nodes.start(context);
   volumes.start(context);
@@ -66,6 +77,9 @@ absl::Status World::wait_synced(const base::Context& context) const {
   COLLAGE_RETURN_IF_ERROR(base::annotate(backend_objects.wait_synced(context), "list StorageBackends"));
   COLLAGE_RETURN_IF_ERROR(base::annotate(classes.wait_synced(context), "list StorageClasses"));
   COLLAGE_RETURN_IF_ERROR(base::annotate(nodes.wait_synced(context), "list Nodes"));
+  COLLAGE_RETURN_IF_ERROR(base::annotate(namespaces.wait_synced(context), "list Namespaces"));
+  COLLAGE_RETURN_IF_ERROR(base::annotate(csi_drivers.wait_synced(context), "list CSIDrivers"));
+  COLLAGE_RETURN_IF_ERROR(base::annotate(capacities.wait_synced(context), "list CSIStorageCapacities"));
   COLLAGE_RETURN_IF_ERROR(base::annotate(csi_nodes.wait_synced(context), "list CSINodes"));
   COLLAGE_RETURN_IF_ERROR(base::annotate(storage_nodes.wait_synced(context), "list StorageNodes"));
   COLLAGE_RETURN_IF_ERROR(base::annotate(volumes.wait_synced(context), "list PersistentVolumes"));
@@ -79,6 +93,9 @@ void World::stop() {
   volumes.stop();
   storage_nodes.stop();
   csi_nodes.stop();
+  capacities.stop();
+  csi_drivers.stop();
+  namespaces.stop();
   nodes.stop();
   classes.stop();
   backend_objects.stop();

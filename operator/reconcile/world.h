@@ -11,6 +11,7 @@
 #include "operator/kube/client.h"
 #include "operator/kube/events.h"
 #include "operator/kube/informer.h"
+#include "operator/reconcile/corrections.h"
 #include "operator/reconcile/volume_locks.h"
 
 namespace collage::reconcile {
@@ -34,7 +35,8 @@ struct World {
   kube::EventRecorder& events;
   const std::vector<drivers::Kind>& kinds;
   const std::string name_space;  // the operator's own
-  std::string cluster_id;        // set before the controllers start
+  std::string cluster_id;        // by which our volumes are tagged; set before the controllers start
+  std::string cluster_uid;       // of the namespace kube-system: tells two clusters of one id apart; likewise
   // OK while this process may act; CANCELLED with the reason otherwise. Asked before every call of a driver:
   // writes to the API server have the client's own fence. Set before the controllers start.
   std::function<absl::Status()> leads = [] { return absl::OkStatus(); };
@@ -42,19 +44,25 @@ struct World {
   engine::Backends backends;
   engine::Usage usage;  // of volumes that exist: kept by a handler of `volumes`
   VolumeLocks locks;    // by volume handle
+  Corrections corrections;
 
   kube::Informer<kube::Claim> claims;
-  kube::Informer<kube::Volume> volumes;          // index kByClaimUid, kByBackend
+  kube::Informer<kube::Volume> volumes;          // index kByBackend
   kube::Informer<kube::Attachment> attachments;  // index kByVolume
   kube::Informer<kube::StorageClass> classes;
   kube::Informer<kube::CsiNode> csi_nodes;
   kube::Informer<kube::Node> nodes;
+  kube::Informer<kube::Namespace> namespaces;
+  kube::Informer<kube::CsiDriver> csi_drivers;
+  kube::Informer<kube::CsiStorageCapacity> capacities;  // our own, in our namespace
   kube::Informer<kube::BackendObject> backend_objects;
   kube::Informer<kube::StorageNodeObject> storage_nodes;
 
-  static constexpr char kByClaimUid[] = "claim-uid";  // of volumes
   static constexpr char kByBackend[] =
       "backend";  // of volumes: the first part of the handle, for our drivers only
+  // Label of CSIStorageCapacity objects that we keep.
+  static constexpr char kManagedByLabel[] = "csi.storage.k8s.io/managed-by";
+  static constexpr char kManagedBy[] = "collage";
   static constexpr char kByVolume[] = "volume";  // of attachments: the PersistentVolume's name
 };
 

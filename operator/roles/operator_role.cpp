@@ -29,10 +29,8 @@ struct Options : CommonOptions {
   std::string cluster_id;
 };
 
-// The UID of kube-system stands for the cluster when no id is given.
-absl::StatusOr<std::string> cluster_id(const base::Context& context, kube::Client& client,
-                                       const Options& options) {
-  if (!options.cluster_id.empty()) return options.cluster_id;
+// The UID of kube-system tells this cluster from all others, and stands for its name when none is given.
+absl::StatusOr<std::string> cluster_uid(const base::Context& context, kube::Client& client) {
   auto object = client.get(context, kube::kNamespaces, {"", "kube-system"});
   if (!object.ok())
     return base::annotate(object.status(), "read the namespace kube-system for the cluster's identity");
@@ -55,6 +53,7 @@ struct Controllers {
       reclaimer.backend_changed(backend);
       attacher.backend_changed(backend);
     });
+    backends.on_lost_attachment([this](const std::string& attachment) { attacher.attach_again(attachment); });
   }
 
   void start(const base::Context& context) {
@@ -142,9 +141,10 @@ int run(const Options& options) {
   log::info(context, "collage operator", {{"version", kVersion}, {"identity", identity}, {"port", *port}});
 
   if (!wait_for_api_server(context, **lease_client, config->server).ok()) return 0;
-  auto id = cluster_id(context, **client, options);
-  if (!id.ok()) return fail(context, "the cluster has no identity", id.status());
-  world.cluster_id = *id;
+  auto uid = cluster_uid(context, **client);
+  if (!uid.ok()) return fail(context, "the cluster has no identity", uid.status());
+  world.cluster_uid = *uid;
+  world.cluster_id = options.cluster_id.empty() ? *uid : options.cluster_id;
 
   // A replica that does not lead keeps its caches warm, so that it can take over at once.
   world.start(context);

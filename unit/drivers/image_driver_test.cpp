@@ -118,6 +118,33 @@ TEST_F(ImageDriverTest, AnExpectedIdIsNeverMadeUp) {
   EXPECT_THAT(base::list_directory(share_).value(), ElementsAre());
 }
 
+TEST_F(ImageDriverTest, ClustersThatUseTheShareUnderOneIdSeeEachOther) {
+  const auto a = ready("node-a");
+  const auto registered = [&](const ClusterIdentity& cluster) {
+    const auto result = a->probe(context_, {.cluster = cluster});
+    EXPECT_TRUE(result.ok()) << result.status();
+    return result.value_or(ProbeResult{}).cluster_uids;
+  };
+  EXPECT_THAT(registered({"prod", "uid-1"}), ElementsAre("uid-1"));
+  EXPECT_THAT(registered({"prod", "uid-1"}), ElementsAre("uid-1"));
+  EXPECT_THAT(registered({"prod", "uid-2"}), ElementsAre("uid-1", "uid-2"));
+  EXPECT_THAT(registered({"prod", "uid-1"}), ElementsAre("uid-1", "uid-2"));
+  EXPECT_THAT(registered({"test / of \"us\"", "uid-3"}), ElementsAre("uid-3")) << "another id is another matter";
+  EXPECT_TRUE(a->list(context_, "", 0)->volumes.empty());
+  EXPECT_EQ(a->probe(context_, {.cluster = {"prod", "../x"}}).status().code(), StatusCode::kInvalidArgument);
+}
+
+TEST_F(ImageDriverTest, AnIdThatIsRecordedHoldsFromTheFirstCall) {
+  ASSERT_TRUE(ready("node-a")->create(context_, request("pvc-1")).ok());
+  const base::Json block = {{"directory", share_}};
+  const auto driver =
+      image_kind().make({.backend = "fast", .block = &block, .node = "node-b", .system_id = "another"}).value();
+  EXPECT_EQ(driver->remove(context_, "pvc-1").code(), StatusCode::kFailedPrecondition);
+  EXPECT_EQ(driver->find(context_, "pvc-1").status().code(), StatusCode::kFailedPrecondition)
+      << "what is not there on another share says nothing";
+  EXPECT_TRUE(ready("node-a")->inspect(context_, "pvc-1").ok());
+}
+
 TEST_F(ImageDriverTest, AShareThatVanishesUnderTheDriverIsNoticedByEveryCall) {
   const auto driver = ready("node-b");
   ASSERT_TRUE(driver->create(context_, request("pvc-1")).ok());

@@ -53,8 +53,19 @@ TEST(BackendSpec, RefusesEveryRowOfTheTable) {
   }
 }
 
+// Image, as if its storage had everything that a spec can speak of.
+std::vector<drivers::Kind> able_kinds() {
+  std::vector<drivers::Kind> kinds = drivers::kinds();
+  for (drivers::Kind& kind : kinds) {
+    kind.info.credentials = {"user", "password"};
+    kind.info.node_credentials = {"token"};
+    kind.expands = true;
+  }
+  return kinds;
+}
+
 TEST(BackendSpec, ReadsEveryField) {
-  const auto spec = parse(yaml(R"(
+  const auto spec = parse_backend_spec(yaml(R"(
 apiVersion: collage.storage/v1beta1
 kind: StorageBackend
 metadata: {name: fast, uid: 1234}
@@ -76,11 +87,12 @@ spec:
     matchLabels: {team: data}
     matchExpressions: [{key: env, operator: NotIn, values: [test]}]
   deletionPolicy: Orphan
-  orphanPolicy: {action: Delete, after: 1h30m}
+  orphanPolicy: {action: Report, after: 1h30m}
   onMountLost: DeletePod
   paused: true
 status: {anything: goes}
-)"));
+)"),
+                                       able_kinds());
   ASSERT_TRUE(spec.ok()) << spec.status();
   EXPECT_EQ(spec->name, "fast");
   EXPECT_EQ(spec->kind, "image");
@@ -101,10 +113,19 @@ status: {anything: goes}
   EXPECT_EQ(spec->limits.max_provisioned_bytes, 1099511627777);
   ASSERT_TRUE(spec->allowed_namespaces.has_value());
   EXPECT_EQ(spec->deletion_policy, DeletionPolicy::kOrphan);
-  EXPECT_EQ(spec->orphan_action, "Delete");
+  EXPECT_EQ(spec->orphan_action, "Report");
   EXPECT_EQ(spec->orphan_after, std::chrono::minutes(90));
   EXPECT_EQ(spec->on_mount_lost, "DeletePod");
   EXPECT_TRUE(spec->paused);
+}
+
+TEST(BackendSpec, AKindThatNeedsCredentialsSaysWhichKeys) {
+  const auto spec = parse_backend_spec(
+      yaml("{metadata: {name: disk}, spec: {local: {directory: /var/lib/volumes}}}"), able_kinds());
+  EXPECT_THAT(std::string(spec.status().message()),
+              HasSubstr("spec.credentialsSecret: is required by local: a Secret in the operator's namespace with "
+                        "user, password"));
+  EXPECT_THAT(std::string(spec.status().message()), HasSubstr("spec.nodeCredentialsSecret: is required"));
 }
 
 TEST(BackendSpec, HasDefaults) {

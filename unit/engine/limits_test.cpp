@@ -48,6 +48,20 @@ TEST(Usage, RefusesOneVolumeTooMany) {
   EXPECT_TRUE(usage.reserve("other", kLimits, "pvc-3", kGi).ok()) << "another backend has limits of its own";
 }
 
+TEST(Usage, TheBoundaryIsExactInNumberSizeAndSum) {
+  Usage usage;
+  EXPECT_TRUE(usage.reserve("fast", kLimits, "pvc-1", 10 * kGi).ok()) << "maxVolumeSize itself is allowed";
+  EXPECT_FALSE(usage.reserve("fast", kLimits, "pvc-2", 2 * kGi + 1).ok()) << "one byte above maxProvisioned";
+  EXPECT_TRUE(usage.reserve("fast", kLimits, "pvc-2", 2 * kGi).ok()) << "maxProvisioned itself is allowed";
+  EXPECT_FALSE(usage.reserve("fast", kLimits, "pvc-3", 1).ok()) << "maxVolumes are there";
+  EXPECT_EQ(usage.total("fast").bytes, 12 * kGi);
+  EXPECT_FALSE(usage.release("fast", "pvc-3")) << "what was refused holds nothing";
+  usage.set("fast", "pvc-1", 10 * kGi);
+  EXPECT_FALSE(usage.release("fast", "pvc-1")) << "it is real: nothing comes free";
+  EXPECT_TRUE(usage.release("fast", "pvc-2"));
+  EXPECT_TRUE(usage.reserve("fast", kLimits, "pvc-3", 2 * kGi).ok());
+}
+
 TEST(Usage, RefusesTooMuchInAll) {
   Usage usage;
   usage.set("fast", "pvc-1", 8 * kGi);

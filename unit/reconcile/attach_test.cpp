@@ -192,5 +192,21 @@ TEST(DetachNodeIds, BothThatAreKnownOnce) {
   EXPECT_THAT(detach_node_ids(*bare, nullptr), IsEmpty());
 }
 
+TEST_F(AttachTest, WhatTheStorageHasLostIsAttachedOnceMore) {
+  cluster.start();
+  cluster.api.put(attachment());
+  ASSERT_TRUE(cluster.wait([&] { return attached(); }));
+  const std::string handle = "vol-pv-1";
+  drivers::Volume lost = cluster.driver->volumes().at(handle);
+  ASSERT_EQ(lost.attached_to, "id-node-a");
+  lost.attached_to.clear();
+  cluster.driver->put(lost);
+  cluster.op->attacher.attach_again("csi-pv-1-node-a");
+  EXPECT_TRUE(
+      cluster.wait([&] { return cluster.driver->volumes().at(handle).attached_to == "id-node-a"; }));
+  EXPECT_TRUE(attached());
+  EXPECT_EQ(cluster.driver->calls(drivers::Verb::kAttach), 2);
+}
+
 }  // namespace
 }  // namespace collage::reconcile

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "base/json.h"
@@ -51,11 +52,17 @@ class BackendControllerTest : public ::testing::Test {
   void start() {
     world_ = std::make_unique<World>(*client_, events_, kinds_, "collage-system");
     world_->cluster_id = "cluster-1";
+    world_->cluster_uid = "uid-of-cluster-1";
     intents_ = std::make_unique<ConfigMapIntents>(*client_, "collage-system");
-    controller_ = std::make_unique<BackendController>(*world_, nodes_, *intents_);
+    controller_ = std::make_unique<BackendController>(*world_, nodes_, *intents_,
+                                                      SurveyOptions{.after = std::chrono::milliseconds(1)});
     controller_->on_usable([this](const std::string& backend) {
       std::lock_guard lock(mutex_);
       usable_.push_back(backend);
+    });
+    controller_->on_lost_attachment([this](const std::string& attachment) {
+      std::lock_guard lock(mutex_);
+      lost_.push_back(attachment);
     });
     world_->start(context_);
     ASSERT_TRUE(world_->wait_synced(context_).ok());
@@ -98,6 +105,32 @@ class BackendControllerTest : public ::testing::Test {
   }
   bool ready() const { return becomes("Ready", "True", "Ready"); }
 
+  // One of ours, on the storage and as an object: Released and retained.
+  testing::VolumeBuilder retained(const std::string& name, const std::string& cluster = "cluster-1") {
+    driver_->put({.id = "vol-" + name,
+                  .name = name,
+                  .capacity_bytes = 1 << 20,
+                  .tags = {{drivers::kTagCluster, cluster}, {drivers::kTagVolume, name}}});
+    return testing::a_volume(name)
+        .of_driver("fake.collage.storage")
+        .handle("share/vol-" + name)
+        .attribute("collage.storage/system-id", base::get_string(*backend(), "/status/systemID"))
+        .retain()
+        .released();
+  }
+  std::string policy_of(const std::string& volume) const {
+    return base::get_string(server_.get(kube::kPersistentVolumes, volume).value_or(Json()),
+                            "/spec/persistentVolumeReclaimPolicy");
+  }
+  void annotate(const std::string& key, const std::string& value) {
+    server_.update(kube::kStorageBackends, "share",
+                   [&](Json& object) { object["metadata"]["annotations"][key] = value; });
+  }
+  bool says(const std::string& type, const std::string& text) const {
+    return server_.wait_until(
+        [&] { return condition(type, "message").find(text) != std::string::npos; });
+  }
+
   FakeApiServer server_;
   std::unique_ptr<kube::Client> client_;
   kube::EventRecorder events_;
@@ -107,6 +140,7 @@ class BackendControllerTest : public ::testing::Test {
   const base::Context context_;
   std::mutex mutex_;
   std::vector<std::string> usable_;
+  std::vector<std::string> lost_;
   std::unique_ptr<World> world_;
   std::unique_ptr<ConfigMapIntents> intents_;
   std::unique_ptr<BackendController> controller_;
@@ -347,6 +381,198 @@ TEST_F(BackendControllerTest, AnApiServerInTroubleIsWaitedForAndEverythingComesR
   EXPECT_TRUE(server_.wait_until(
       [&] { return condition("Ready") == "True" && server_.get(kube::kStorageClasses, "fast").has_value(); },
       std::chrono::seconds(30)));
+}
+
+TEST_F(BackendControllerTest, ADriftedCsiDriverAndCapacityAreSetRightAtOnce) {
+  both_nodes_ready();
+  server_.put(share().with_class("fast"));
+  start();
+  ASSERT_TRUE(ready());
+  server_.update(kube::kCsiDrivers, "fake.collage.storage",
+                 [](Json& object) { object["spec"]["storageCapacity"] = false; });
+  EXPECT_TRUE(server_.wait_until([&] {
+    return base::get_bool(*server_.get(kube::kCsiDrivers, "fake.collage.storage"), "/spec/storageCapacity");
+  }));
+  server_.erase(kube::kCsiDrivers, "fake.collage.storage");
+  EXPECT_TRUE(server_.wait_until(
+      [&] { return server_.get(kube::kCsiDrivers, "fake.collage.storage").has_value(); }));
+  const std::string room = "collage-system/" + base::get_string(server_.list(kube::kCsiStorageCapacities)[0],
+                                                                "/metadata/name");
+  server_.update(kube::kCsiStorageCapacities, room, [](Json& object) { object["capacity"] = "1Ti"; });
+  EXPECT_TRUE(server_.wait_until([&] {
+    return base::get_string(*server_.get(kube::kCsiStorageCapacities, room), "/capacity") == "6Gi";
+  }));
+  server_.erase(kube::kCsiStorageCapacities, room);
+  EXPECT_TRUE(
+      server_.wait_until([&] { return server_.get(kube::kCsiStorageCapacities, room).has_value(); }));
+}
+
+TEST_F(BackendControllerTest, AFightOverAClassEndsInAConditionInsteadOfALoop) {
+  both_nodes_ready();
+  server_.put(share().with_class("fast"));
+  start();
+  ASSERT_TRUE(ready());
+  // A controller that always wants it otherwise.
+  server_.on_change("storageclasses", [this](const testing::FakeStore::Change& change) {
+    if (change.type == "DELETED" || base::get_bool(*change.object, "/allowVolumeExpansion")) return;
+    server_.update(kube::kStorageClasses, "fast", [](Json& object) { object["allowVolumeExpansion"] = true; });
+  });
+  server_.reset_counts();
+  server_.update(kube::kStorageClasses, "fast", [](Json& object) { object["mountOptions"] = Json::array({"noatime"}); });
+  ASSERT_TRUE(becomes("Degraded", "True", "Contested"));
+  EXPECT_THAT(condition("Degraded", "message"), HasSubstr("StorageClass fast is changed by somebody else"));
+  EXPECT_EQ(condition("Ready"), "True");
+  EXPECT_LE(server_.writes("storageclasses"), Corrections::kAtOnce);
+}
+
+TEST_F(BackendControllerTest, ANodeWithoutTheShareGetsNoVolumePlaced) {
+  node_says("node-a", "share", true);
+  node_says("node-b", "share", false, "no marker");
+  server_.put(testing::a_node("node-b").label("kubernetes.io/hostname", "host-b"));
+  server_.put(share().with_class("fast"));
+  start();
+  ASSERT_TRUE(ready());
+  const auto without = [&] {
+    const auto rooms = server_.list(kube::kCsiStorageCapacities);
+    return rooms.size() == 1 ? base::get_string(rooms[0], "/nodeTopology/matchExpressions/0/values/0") : "?";
+  };
+  EXPECT_TRUE(server_.wait_until([&] { return without() == "host-b"; })) << without();
+  node_says("node-b", "share", true);
+  EXPECT_TRUE(server_.wait_until([&] { return without().empty(); })) << without();
+}
+
+TEST_F(BackendControllerTest, TheClusterIsRegisteredOnceAndRecorded) {
+  both_nodes_ready();
+  server_.put(share());
+  start();
+  ASSERT_TRUE(ready());
+  ASSERT_TRUE(server_.wait_until(
+      [&] { return base::get_string(*backend(), "/status/clusterUID") == "uid-of-cluster-1"; }));
+  EXPECT_EQ(base::get_string(*backend(), "/status/clusterID"), "cluster-1");
+}
+
+TEST_F(BackendControllerTest, AnotherClusterOfOurIdIsToldAndStopsRemovalUntilAPersonConfirms) {
+  both_nodes_ready();
+  driver_->register_other({"cluster-1", "uid-of-the-other"});
+  server_.put(share().deletion_policy("Delete"));
+  start();
+  ASSERT_TRUE(becomes("Degraded", "True", "ClusterIdentity"));
+  EXPECT_THAT(condition("Degraded", "message"), HasSubstr("uid-of-the-other"));
+  EXPECT_EQ(condition("Ready"), "True") << "claims are served";
+  EXPECT_EQ(base::get_string(*backend(), "/status/clusterUID"), "") << "the next process asks again";
+  server_.put(retained("pvc-1"));
+  ASSERT_TRUE(server_.wait_until([&] { return world_->volumes.get("pvc-1") != nullptr; }));
+  server_.remove(kube::kStorageBackends, "share");
+  ASSERT_TRUE(says("Ready", "Nothing is removed by spec.deletionPolicy Delete"));
+  EXPECT_EQ(policy_of("pvc-1"), "Retain");
+  annotate(kClusterGone, "somebody-else");
+  annotate(kClusterGone, "somebody-else,uid-of-the-other");
+  EXPECT_TRUE(server_.wait_until([&] { return policy_of("pvc-1") == "Delete"; }));
+}
+
+TEST_F(BackendControllerTest, AStatusOfAnotherClusterIsNotTakenForOurs) {
+  both_nodes_ready();
+  server_.put(share().set("/status/clusterUID", "uid-of-the-cluster-that-was-copied"));
+  start();
+  ASSERT_TRUE(becomes("Degraded", "True", "ClusterIdentity"));
+  EXPECT_THAT(condition("Degraded", "message"), HasSubstr("uid-of-the-cluster-that-was-copied"));
+  annotate(kClusterGone, "uid-of-the-cluster-that-was-copied");
+  ASSERT_TRUE(becomes("Degraded", "False", "AsExpected"));
+  EXPECT_TRUE(server_.wait_until(
+      [&] { return base::get_string(*backend(), "/status/clusterUID") == "uid-of-cluster-1"; }));
+}
+
+TEST_F(BackendControllerTest, PolicyDeleteRemovesWhatIsOursAndOnlyThat) {
+  both_nodes_ready();
+  server_.put(share().deletion_policy("Delete"));
+  start();
+  ASSERT_TRUE(ready());
+  server_.put(retained("pvc-ours"));
+  server_.put(retained("pvc-theirs", "another-cluster"));
+  server_.put(retained("pvc-by-hand").annotation("pv.kubernetes.io/provisioned-by", "a-person"));
+  server_.put(retained("pvc-elsewhere").attribute("collage.storage/system-id", "another-system"));
+  server_.put(retained("pvc-bound").bound());
+  ASSERT_TRUE(server_.wait_until([&] { return world_->volumes.size() == 5; }));
+  server_.remove(kube::kStorageBackends, "share");
+  ASSERT_TRUE(server_.wait_until([&] { return policy_of("pvc-ours") == "Delete"; }));
+  ASSERT_TRUE(says("Ready", "pvc-theirs is not removed"));
+  EXPECT_THAT(condition("Ready", "message"), HasSubstr("another-cluster"));
+  for (const char* left : {"pvc-theirs", "pvc-by-hand", "pvc-elsewhere", "pvc-bound"})
+    EXPECT_EQ(policy_of(left), "Retain") << left;
+  EXPECT_EQ(driver_->calls(drivers::Verb::kRemove), 0) << "removal is the reclaimer's, by the policy";
+}
+
+TEST_F(BackendControllerTest, DeletionNamesAttachmentsAndCreatesUnderWay) {
+  both_nodes_ready();
+  server_.put(share().deletion_policy("Orphan"));
+  start();
+  ASSERT_TRUE(ready());
+  const auto intents = world_->backends.get("share")->intents;
+  ASSERT_TRUE(intents->begin(context_, "uid-data", R"({"ns":"default","pvc":"data","sc":"fast","scu":"u","b":1})").ok());
+  server_.remove(kube::kStorageBackends, "share");
+  ASSERT_TRUE(says("Ready", "1 creates are under way (default/data)"));
+  EXPECT_TRUE(backend().has_value()) << "also with policy Orphan";
+  intents->end("uid-data");
+  EXPECT_TRUE(server_.wait_until([&] { return !backend().has_value(); }));
+}
+
+TEST_F(BackendControllerTest, OrphansAreCountedToldAndLeftAlone) {
+  both_nodes_ready();
+  driver_->put({.id = "vol-lost", .name = "pvc-lost", .capacity_bytes = 1, .tags = {{drivers::kTagCluster, "cluster-1"}}});
+  driver_->put({.id = "vol-theirs", .name = "x", .capacity_bytes = 1, .tags = {{drivers::kTagCluster, "another"}}});
+  server_.put(share());
+  start();
+  const auto orphans = [&] { return base::get_int(backend().value_or(Json()), "/status/volumes/orphans", -1); };
+  ASSERT_TRUE(server_.wait_until([&] { return orphans() == 1; })) << orphans();
+  events_.flush(context_.with_timeout(std::chrono::seconds(5)));
+  std::string told;
+  for (const Json& event : server_.list(kube::kEvents)) {
+    if (base::get_string(event, "/reason") == "OrphansFound") told = base::get_string(event, "/message");
+  }
+  EXPECT_THAT(told, HasSubstr("share/vol-lost"));
+  EXPECT_EQ(driver_->calls(drivers::Verb::kRemove), 0);
+  // A retained volume whose object a person deletes is looked for without being asked.
+  server_.put(retained("pvc-kept"));
+  ASSERT_TRUE(server_.wait_until([&] { return world_->volumes.size() == 1; }));
+  server_.erase(kube::kPersistentVolumes, "pvc-kept");
+  EXPECT_TRUE(server_.wait_until([&] { return orphans() == 2; })) << orphans();
+}
+
+TEST_F(BackendControllerTest, AThousandClaimsAreNotAThousandStatusWrites) {
+  both_nodes_ready();
+  server_.put(share());
+  start();
+  ASSERT_TRUE(ready());
+  ASSERT_TRUE(server_.wait_until([&] { return base::get_string(*backend(), "/status/clusterUID") != ""; }));
+  server_.reset_counts();
+  for (int i = 0; i < 1000; ++i) {
+    server_.put(testing::a_volume("pvc-" + std::to_string(i))
+                    .of_driver("fake.collage.storage")
+                    .handle("share/vol-" + std::to_string(i))
+                    .bound());
+  }
+  ASSERT_TRUE(server_.wait_until([&] { return world_->volumes.size() == 1000; }, std::chrono::seconds(30)));
+  EXPECT_LE(server_.writes("storagebackends"), 3);
+}
+
+TEST_F(BackendControllerTest, AttachmentsThatTheStorageKnowsNothingOfAreTold) {
+  both_nodes_ready();
+  for (const char* name : {"kept", "lost", "moved"}) {
+    driver_->put({.id = std::string("vol-") + name, .name = name, .capacity_bytes = 1,
+                  .attached_to = std::string(name) == "kept" ? "id-a" : std::string(name) == "moved" ? "id-b" : ""});
+    server_.put(testing::a_volume(name).of_driver("fake.collage.storage").handle(std::string("share/vol-") + name).bound());
+    server_.put(testing::an_attachment(name).of_driver("fake.collage.storage").with_node_id("id-a").attached());
+  }
+  server_.put(share());
+  start();
+  const auto told = [&] {
+    std::lock_guard lock(mutex_);
+    std::vector<std::string> names = lost_;
+    std::sort(names.begin(), names.end());
+    return names;
+  };
+  EXPECT_TRUE(server_.wait_until([&] { return told().size() >= 2; }));
+  EXPECT_THAT(told(), ::testing::ElementsAre("csi-lost-node-a", "csi-moved-node-a"));
 }
 
 }  // namespace

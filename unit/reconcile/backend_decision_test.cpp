@@ -73,6 +73,28 @@ const Case kCases[] = {
      },
      "CredentialsValid", "False", "InvalidCredentials", "spec.credentialsSecret", "InvalidCredentials",
      false},
+    {"a changed Secret is wrong and the old one goes on",
+     [](BackendFacts& facts) {
+       facts.needs_credentials = facts.credentials_in_use = true;
+       facts.credentials = absl::UnauthenticatedError("Secret s is not accepted");
+     },
+     "CredentialsValid", "False", "InvalidCredentials", "The earlier credentials stay in use", "Ready", true},
+    {"a changed Secret is wrong: degraded",
+     [](BackendFacts& facts) {
+       facts.needs_credentials = facts.credentials_in_use = true;
+       facts.credentials = absl::UnauthenticatedError("Secret s is not accepted");
+     },
+     "Degraded", "True", "InvalidCredentials", "Secret s", "Ready", true},
+    {"a changed Secret cannot be judged",
+     [](BackendFacts& facts) {
+       facts.needs_credentials = facts.credentials_in_use = true;
+       facts.credentials = absl::UnavailableError("Secret s changed");
+     },
+     "CredentialsValid", "Unknown", "NotValidated", "Secret s changed", "Ready", true},
+    {"another cluster of our id", [](BackendFacts& facts) { facts.cluster = absl::FailedPreconditionError("them"); },
+     "Degraded", "True", "ClusterIdentity", "them", "Ready", true},
+    {"somebody fights over a class", [](BackendFacts& facts) { facts.contested = "StorageClass fast is changed"; },
+     "Degraded", "True", "Contested", "StorageClass fast", "Ready", true},
     {"a foreign class of that name does not stop the others",
      [](BackendFacts& facts) { facts.classes = absl::AlreadyExistsError("StorageClass \"fast\" exists"); },
      "Ready", "False", "ClassConflict", "fast", "ClassConflict", true},
@@ -104,6 +126,21 @@ TEST(BackendDecision, EachSituationHasItsConditions) {
     EXPECT_EQ(verdict.ready.ok(), c.creates) << verdict.ready;
     EXPECT_EQ(verdict.conditions.size(), 5u);
   }
+}
+
+TEST(ClusterIdentity, OurOwnAndThoseKnownToBeGoneAreNoConflict) {
+  EXPECT_TRUE(judge_cluster("us", "prod", {"us", "", "us"}, "", "share").ok());
+  EXPECT_TRUE(judge_cluster("us", "prod", {"us", "them"}, "them", "share").ok());
+  EXPECT_TRUE(judge_cluster("us", "prod", {"a", "b"}, "b, a", "share").ok());
+}
+
+TEST(ClusterIdentity, AnotherOneIsNamedWithTheCommandThatConfirms) {
+  const absl::Status status = judge_cluster("us", "prod", {"us", "them", "gone", "them"}, "gone", "share");
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("(UID them) of the same clusterID \"prod\""));
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("kubectl annotate --overwrite sb share collage.storage/cluster-is-gone=gone,them"));
 }
 
 TEST(BackendDecision, ATransitionTimeChangesOnlyWithTheStatus) {

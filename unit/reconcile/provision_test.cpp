@@ -244,8 +244,18 @@ TEST(Provision, NamespacesAreHeldAgainstTheSelector) {
   Json name_space = testing::a_namespace("default");
   name_space["metadata"]["labels"]["team"] = "data";
   cluster.api.put(name_space);
-  cluster.use_backend(only_data);
-  EXPECT_TRUE(cluster.wait([&] { return cluster.bound("data"); }));
+  EXPECT_TRUE(cluster.wait([&] { return cluster.bound("data"); })) << "the label alone wakes the claim";
+  // Taken away again: new claims are refused, what exists is untouched.
+  cluster.api.put(testing::a_namespace("default"));
+  ASSERT_TRUE(cluster.wait([&] { return cluster.op->world.namespaces.get("default")->labels.empty(); }));
+  cluster.api.put(cluster.claim("later"));
+  ASSERT_TRUE(cluster.wait([&] {
+    const auto told = cluster.events("ProvisioningFailed");
+    return told.size() >= 2;
+  }));
+  EXPECT_FALSE(cluster.bound("later"));
+  EXPECT_TRUE(cluster.bound("data"));
+  EXPECT_THAT(cluster.driver->volumes(), SizeIs(1));
 }
 
 TEST(Provision, LimitsHoldAlsoAmongClaimsThatCameTogether) {
@@ -259,6 +269,65 @@ TEST(Provision, LimitsHoldAlsoAmongClaimsThatCameTogether) {
   cluster.use_backend([](engine::Backend& backend) { backend.spec.limits.max_volumes = 20; });
   EXPECT_TRUE(cluster.wait([&] { return cluster.api.list(kube::kPersistentVolumes).size() == 8; }));
   EXPECT_EQ(cluster.op->world.usage.total("fast").volumes, 8);
+}
+
+TEST(Provision, TheSumOfSizesHoldsToTheByteAlsoAfterRounding) {
+  Cluster cluster;
+  cluster.start();
+  // Sizes are rounded up to whole MiB: two of 5 MiB fit into 10 MiB, not into one byte less.
+  cluster.use_backend(
+      [](engine::Backend& backend) { backend.spec.limits.max_provisioned_bytes = (10 << 20) - 1; });
+  for (const char* name : {"one", "two"}) cluster.api.put(cluster.claim(name).size("5242879"));
+  ASSERT_TRUE(cluster.wait_event("ProvisioningFailed", "spec.limits.maxProvisioned"));
+  EXPECT_THAT(cluster.driver->volumes(), SizeIs(1));
+  cluster.use_backend([](engine::Backend& backend) { backend.spec.limits.max_provisioned_bytes = 10 << 20; });
+  ASSERT_TRUE(cluster.wait([&] { return cluster.bound("one") && cluster.bound("two"); }));
+  EXPECT_EQ(cluster.op->world.usage.total("fast").bytes, 10 << 20);
+}
+
+TEST(Provision, AVolumeThatGoesLetsAWaitingClaimIn) {
+  Cluster cluster;
+  cluster.start();
+  const auto one = [](engine::Backend& backend) { backend.spec.limits.max_volumes = 1; };
+  cluster.use_backend(one);
+  cluster.api.put(cluster.claim("first"));
+  ASSERT_TRUE(cluster.wait([&] { return cluster.bound("first"); }));
+  for (const char* name : {"second", "third"}) cluster.api.put(cluster.claim(name));
+  ASSERT_TRUE(cluster.wait([&] { return cluster.events("ProvisioningFailed").size() >= 2; }));
+  cluster.delete_claim("first");
+  EXPECT_TRUE(cluster.wait([&] { return cluster.bound("second") != cluster.bound("third"); }))
+      << "exactly one has room now";
+}
+
+TEST(Provision, OpenIntentsOfAnEarlierProcessCountAgainstTheLimits) {
+  Cluster cluster;
+  cluster.start();
+  cluster.driver->fail_after(drivers::Verb::kCreate, absl::UnavailableError("the answer is lost"), 1000);
+  cluster.api.put(cluster.claim("first"));
+  ASSERT_TRUE(cluster.wait([&] { return cluster.driver->volumes().size() == 1; }));
+  cluster.kill();
+  cluster.start();
+  const auto one = [](engine::Backend& backend) { backend.spec.limits.max_volumes = 1; };
+  cluster.use_backend(one);
+  cluster.api.put(cluster.claim("second"));
+  EXPECT_TRUE(cluster.wait_event("ProvisioningFailed", "spec.limits.maxVolumes is 1, 1 are used"));
+}
+
+TEST(Provision, ACreateThatHasBegunEndsAlsoWhileItsBackendIsBeingDeleted) {
+  Cluster cluster;
+  cluster.start();
+  cluster.driver->fail_after(drivers::Verb::kCreate, absl::UnavailableError("the answer is lost"), 1);
+  const auto deleting = [](engine::Backend& backend) {
+    backend.ready = absl::FailedPreconditionError("the StorageBackend is being deleted");
+  };
+  cluster.driver->before([&](const base::Context&, drivers::Verb verb, const std::string&) {
+    if (verb == drivers::Verb::kCreate) cluster.use_backend(deleting);
+    return absl::OkStatus();
+  });
+  cluster.api.put(cluster.claim("first"));
+  EXPECT_TRUE(cluster.wait([&] { return cluster.bound("first"); }));
+  cluster.api.put(cluster.claim("second"));
+  EXPECT_TRUE(cluster.wait_event("ProvisioningFailed", "is not ready: the StorageBackend is being deleted"));
 }
 
 TEST(Provision, AVolumeLargerThanTheLimitIsRefused) {

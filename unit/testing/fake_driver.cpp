@@ -25,6 +25,7 @@ drivers::DriverInfo fake_info() {
   info.fs_types = {"ext4", "xfs"};
   info.parameters = {"speed"};
   info.granularity_bytes = 1 << 20;
+  info.tells_holders = true;
   return info;
 }
 
@@ -100,6 +101,21 @@ std::string FakeDriver::read(const std::string& id) const {
   return found == contents_.end() ? "" : found->second;
 }
 
+void FakeDriver::erase(const std::string& id) {
+  std::lock_guard lock(mutex_);
+  volumes_.erase(id);
+}
+
+void FakeDriver::set_system_id(const std::string& id) {
+  std::lock_guard lock(mutex_);
+  options_.system_id = id;
+}
+
+void FakeDriver::register_other(const drivers::ClusterIdentity& cluster) {
+  std::lock_guard lock(mutex_);
+  clusters_.push_back(cluster);
+}
+
 // ---- The port
 
 std::string FakeDriver::id_of(const std::string& name) const {
@@ -127,7 +143,15 @@ absl::StatusOr<drivers::ProbeResult> FakeDriver::probe(const Context& context, c
         absl::StrCat("the system is ", id, ", not ", options.expected_system_id));
   }
   COLLAGE_RETURN_IF_ERROR(leave(context, Verb::kProbe, ""));
-  return drivers::ProbeResult{id};
+  drivers::ProbeResult result{.system_id = id};
+  if (options.cluster.id.empty()) return result;
+  std::lock_guard lock(mutex_);
+  if (std::find(clusters_.begin(), clusters_.end(), options.cluster) == clusters_.end())
+    clusters_.push_back(options.cluster);
+  for (const auto& cluster : clusters_) {
+    if (cluster.id == options.cluster.id) result.cluster_uids.push_back(cluster.uid);
+  }
+  return result;
 }
 
 absl::StatusOr<Volume> FakeDriver::create_locked(const drivers::CreateRequest& request) {

@@ -62,6 +62,9 @@ class FakeDriver final : public drivers::Driver,
   // The content of a volume, as the application that uses it sees it: lost with the volume, "" at first.
   void write(const std::string& id, const std::string& content);
   std::string read(const std::string& id) const;
+  void erase(const std::string& id);                            // likewise
+  void set_system_id(const std::string& id);                    // the storage was swapped for another
+  void register_other(const drivers::ClusterIdentity& cluster);  // another cluster's operator came
 
   const drivers::DriverInfo& info() const override { return options_.info; }
   drivers::Attacher* attacher() override { return options_.attaches ? this : nullptr; }
@@ -120,6 +123,7 @@ class FakeDriver final : public drivers::Driver,
   std::vector<Fault> faults_;
   std::map<std::string, std::string> absence_;
   std::atomic<bool> can_fence_ = false;
+  std::vector<drivers::ClusterIdentity> clusters_;
 };
 
 // A kind whose make() hands out the driver set last; every driver made so is that one. A node name in its
