@@ -61,13 +61,20 @@ class MeteredDriver final : public Driver, private Attacher, private CapacityRep
  private:
   absl::StatusOr<StringMap> attach(const Context& context, const std::string& id, const std::string& node_id,
                                    const VolumeCapability& capability, bool read_only) override {
-    return measure("/csi.v1.Controller/ControllerPublishVolume", [&] {
-      return driver_->attacher()->attach(context, id, node_id, capability, read_only);
-    });
+    return measure("/csi.v1.Controller/ControllerPublishVolume",
+                   [&] { return driver_->attacher()->attach(context, id, node_id, capability, read_only); });
   }
   absl::Status detach(const Context& context, const std::string& id, const std::string& node_id) override {
     return measure("/csi.v1.Controller/ControllerUnpublishVolume",
                    [&] { return driver_->attacher()->detach(context, id, node_id); });
+  }
+  absl::Status fence(const Context& context, const std::string& id, const std::string& node_id) override {
+    return measure("/collage.storage/Fence",
+                   [&] { return driver_->attacher()->fence(context, id, node_id); });
+  }
+  absl::StatusOr<std::string> proof_of_absence(const Context& context, const std::string& node_id) override {
+    return measure("/collage.storage/ProofOfAbsence",
+                   [&] { return driver_->attacher()->proof_of_absence(context, node_id); });
   }
   absl::StatusOr<Capacity> capacity(const Context& context, const StringMap& parameters,
                                     const Topology& where) override {
@@ -77,9 +84,9 @@ class MeteredDriver final : public Driver, private Attacher, private CapacityRep
 
   template <typename Call>
   auto measure(std::string_view method, const Call& call) -> decltype(call()) {
-    static const base::Histogram histogram(
-        "csi_plugin_operations_seconds", "Calls that a driver carried out, by method and final code.",
-        {"driver_name", "method_name", "grpc_status_code", "migrated"});
+    static const base::Histogram histogram("csi_plugin_operations_seconds",
+                                           "Calls that a driver carried out, by method and final code.",
+                                           {"driver_name", "method_name", "grpc_status_code", "migrated"});
     const auto begun = std::chrono::steady_clock::now();
     auto result = call();
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begun;
