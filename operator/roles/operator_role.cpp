@@ -3,6 +3,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "base/random.h"
 #include "base/status.h"
 #include "drivers/registry.h"
@@ -138,6 +139,7 @@ int run(const Options& options) {
   server.add_health_check("leader election", [&] { return lease.healthy(); });
   auto port = server.listen(options.listen);
   if (!port.ok()) return fail(context, "--listen cannot be used", port.status());
+  const base::MemoryTrimmer trimmer;
   log::info(context, "collage operator", {{"version", kVersion}, {"identity", identity}, {"port", *port}});
 
   if (!wait_for_api_server(context, **lease_client, config->server).ok()) return 0;
@@ -184,6 +186,7 @@ int run_operator(int argc, char** argv) {
   app.add_option("--cluster-id", options.cluster_id,
                  "tells this cluster's volumes from others'; without it the UID of kube-system");
   if (int code = parse_options(app, argc, argv); code >= 0) return code;
+  base::share_arenas();
   if (absl::Status begun = begin(options); !begun.ok()) return fail({}, "bad options", begun);
   return run(options);
 }

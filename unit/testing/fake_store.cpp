@@ -124,6 +124,7 @@ FakeStore::FakeStore() {
                          {k::kConfigMaps},
                          {k::kEvents},
                          {k::kPods, true},
+                         {k::kDaemonSets, true},
                          {k::kLeases, false, true},
                          {k::kStorageClasses},
                          {k::kVolumeAttachments, true},
