@@ -55,7 +55,7 @@ struct Replica {
         world(*client, events, cluster.kinds, "collage"),
         provisioner(world, cluster.options.provision),
         reclaimer(world, cluster.options.reclaim),
-        attacher(world, cluster.options.attach),
+        attacher(world, &cluster.node_answers, cluster.options.attach),
         intents(std::make_shared<engine::Intents>(intent_store, "fast")) {
     world.cluster_id = "cluster-1";
     world.leads = [this] {
