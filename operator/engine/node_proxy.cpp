@@ -147,8 +147,8 @@ absl::StatusOr<drivers::ProbeResult> NodeProxy::probe(const Context& context, co
                      "\": see that the node agents run (kubectl get storagenodes)"));
   }
   const bool marks = options.initialize && !on_owner();
-  const ProbeOptions looking{.initialize = options.initialize && !marks,
-                             .expected_system_id = options.expected_system_id};
+  ProbeOptions looking = options;
+  looking.initialize = options.initialize && !marks;
   if (!marks) return probe_first_good(context, nodes, looking);
 
   const auto answers = calls_.ask(context, nodes, Verb::kProbe, Json::object(),

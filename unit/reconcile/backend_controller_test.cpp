@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/json.h"
+#include "operator/engine/intent_record.h"
 #include "operator/kube/events.h"
 #include "operator/reconcile/config_map_intents.h"
 #include "unit/testing/builders.h"
@@ -127,8 +128,7 @@ class BackendControllerTest : public ::testing::Test {
                    [&](Json& object) { object["metadata"]["annotations"][key] = value; });
   }
   bool says(const std::string& type, const std::string& text) const {
-    return server_.wait_until(
-        [&] { return condition(type, "message").find(text) != std::string::npos; });
+    return server_.wait_until([&] { return condition(type, "message").find(text) != std::string::npos; });
   }
 
   FakeApiServer server_;
@@ -394,17 +394,16 @@ TEST_F(BackendControllerTest, ADriftedCsiDriverAndCapacityAreSetRightAtOnce) {
     return base::get_bool(*server_.get(kube::kCsiDrivers, "fake.collage.storage"), "/spec/storageCapacity");
   }));
   server_.erase(kube::kCsiDrivers, "fake.collage.storage");
-  EXPECT_TRUE(server_.wait_until(
-      [&] { return server_.get(kube::kCsiDrivers, "fake.collage.storage").has_value(); }));
-  const std::string room = "collage-system/" + base::get_string(server_.list(kube::kCsiStorageCapacities)[0],
-                                                                "/metadata/name");
+  EXPECT_TRUE(
+      server_.wait_until([&] { return server_.get(kube::kCsiDrivers, "fake.collage.storage").has_value(); }));
+  const std::string room =
+      "collage-system/" + base::get_string(server_.list(kube::kCsiStorageCapacities)[0], "/metadata/name");
   server_.update(kube::kCsiStorageCapacities, room, [](Json& object) { object["capacity"] = "1Ti"; });
   EXPECT_TRUE(server_.wait_until([&] {
     return base::get_string(*server_.get(kube::kCsiStorageCapacities, room), "/capacity") == "6Gi";
   }));
   server_.erase(kube::kCsiStorageCapacities, room);
-  EXPECT_TRUE(
-      server_.wait_until([&] { return server_.get(kube::kCsiStorageCapacities, room).has_value(); }));
+  EXPECT_TRUE(server_.wait_until([&] { return server_.get(kube::kCsiStorageCapacities, room).has_value(); }));
 }
 
 TEST_F(BackendControllerTest, AFightOverAClassEndsInAConditionInsteadOfALoop) {
@@ -415,10 +414,12 @@ TEST_F(BackendControllerTest, AFightOverAClassEndsInAConditionInsteadOfALoop) {
   // A controller that always wants it otherwise.
   server_.on_change("storageclasses", [this](const testing::FakeStore::Change& change) {
     if (change.type == "DELETED" || base::get_bool(*change.object, "/allowVolumeExpansion")) return;
-    server_.update(kube::kStorageClasses, "fast", [](Json& object) { object["allowVolumeExpansion"] = true; });
+    server_.update(kube::kStorageClasses, "fast",
+                   [](Json& object) { object["allowVolumeExpansion"] = true; });
   });
   server_.reset_counts();
-  server_.update(kube::kStorageClasses, "fast", [](Json& object) { object["mountOptions"] = Json::array({"noatime"}); });
+  server_.update(kube::kStorageClasses, "fast",
+                 [](Json& object) { object["mountOptions"] = Json::array({"noatime"}); });
   ASSERT_TRUE(becomes("Degraded", "True", "Contested"));
   EXPECT_THAT(condition("Degraded", "message"), HasSubstr("StorageClass fast is changed by somebody else"));
   EXPECT_EQ(condition("Ready"), "True");
@@ -508,7 +509,17 @@ TEST_F(BackendControllerTest, DeletionNamesAttachmentsAndCreatesUnderWay) {
   start();
   ASSERT_TRUE(ready());
   const auto intents = world_->backends.get("share")->intents;
-  ASSERT_TRUE(intents->begin(context_, "uid-data", R"({"ns":"default","pvc":"data","sc":"fast","scu":"u","b":1})").ok());
+  engine::IntentRecord record;
+  record.claim = {.uid = "uid-data",
+                  .name_space = "default",
+                  .name = "data",
+                  .access_modes = {"ReadWriteOnce"},
+                  .requested_bytes = 1};
+  record.class_name = "fast";
+  record.class_uid = "uid-fast";
+  const auto text = engine::encode_intent(record);
+  ASSERT_TRUE(text.ok()) << text.status();
+  ASSERT_TRUE(intents->begin(context_, "uid-data", *text).ok());
   server_.remove(kube::kStorageBackends, "share");
   ASSERT_TRUE(says("Ready", "1 creates are under way (default/data)"));
   EXPECT_TRUE(backend().has_value()) << "also with policy Orphan";
@@ -518,18 +529,26 @@ TEST_F(BackendControllerTest, DeletionNamesAttachmentsAndCreatesUnderWay) {
 
 TEST_F(BackendControllerTest, OrphansAreCountedToldAndLeftAlone) {
   both_nodes_ready();
-  driver_->put({.id = "vol-lost", .name = "pvc-lost", .capacity_bytes = 1, .tags = {{drivers::kTagCluster, "cluster-1"}}});
-  driver_->put({.id = "vol-theirs", .name = "x", .capacity_bytes = 1, .tags = {{drivers::kTagCluster, "another"}}});
+  driver_->put({.id = "vol-lost",
+                .name = "pvc-lost",
+                .capacity_bytes = 1,
+                .tags = {{drivers::kTagCluster, "cluster-1"}}});
+  driver_->put(
+      {.id = "vol-theirs", .name = "x", .capacity_bytes = 1, .tags = {{drivers::kTagCluster, "another"}}});
   server_.put(share());
   start();
-  const auto orphans = [&] { return base::get_int(backend().value_or(Json()), "/status/volumes/orphans", -1); };
+  const auto orphans = [&] {
+    return base::get_int(backend().value_or(Json()), "/status/volumes/orphans", -1);
+  };
   ASSERT_TRUE(server_.wait_until([&] { return orphans() == 1; })) << orphans();
-  events_.flush(context_.with_timeout(std::chrono::seconds(5)));
-  std::string told;
-  for (const Json& event : server_.list(kube::kEvents)) {
-    if (base::get_string(event, "/reason") == "OrphansFound") told = base::get_string(event, "/message");
-  }
-  EXPECT_THAT(told, HasSubstr("share/vol-lost"));
+  EXPECT_TRUE(server_.wait_until([&] {
+    events_.flush(context_.with_timeout(std::chrono::seconds(5)));
+    const auto events = server_.list(kube::kEvents);
+    return std::any_of(events.begin(), events.end(), [](const Json& event) {
+      return base::get_string(event, "/reason") == "OrphansFound" &&
+             base::get_string(event, "/message").find("share/vol-lost") != std::string::npos;
+    });
+  }));
   EXPECT_EQ(driver_->calls(drivers::Verb::kRemove), 0);
   // A retained volume whose object a person deletes is looked for without being asked.
   server_.put(retained("pvc-kept"));
@@ -558,10 +577,18 @@ TEST_F(BackendControllerTest, AThousandClaimsAreNotAThousandStatusWrites) {
 TEST_F(BackendControllerTest, AttachmentsThatTheStorageKnowsNothingOfAreTold) {
   both_nodes_ready();
   for (const char* name : {"kept", "lost", "moved"}) {
-    driver_->put({.id = std::string("vol-") + name, .name = name, .capacity_bytes = 1,
-                  .attached_to = std::string(name) == "kept" ? "id-a" : std::string(name) == "moved" ? "id-b" : ""});
-    server_.put(testing::a_volume(name).of_driver("fake.collage.storage").handle(std::string("share/vol-") + name).bound());
-    server_.put(testing::an_attachment(name).of_driver("fake.collage.storage").with_node_id("id-a").attached());
+    driver_->put({.id = std::string("vol-") + name,
+                  .name = name,
+                  .capacity_bytes = 1,
+                  .attached_to = std::string(name) == "kept"    ? "id-a"
+                                 : std::string(name) == "moved" ? "id-b"
+                                                                : ""});
+    server_.put(testing::a_volume(name)
+                    .of_driver("fake.collage.storage")
+                    .handle(std::string("share/vol-") + name)
+                    .bound());
+    server_.put(
+        testing::an_attachment(name).of_driver("fake.collage.storage").with_node_id("id-a").attached());
   }
   server_.put(share());
   start();

@@ -279,6 +279,7 @@ TEST(Provision, TheSumOfSizesHoldsToTheByteAlsoAfterRounding) {
       [](engine::Backend& backend) { backend.spec.limits.max_provisioned_bytes = (10 << 20) - 1; });
   for (const char* name : {"one", "two"}) cluster.api.put(cluster.claim(name).size("5242879"));
   ASSERT_TRUE(cluster.wait_event("ProvisioningFailed", "spec.limits.maxProvisioned"));
+  ASSERT_TRUE(cluster.wait([&] { return cluster.bound("one") || cluster.bound("two"); }));
   EXPECT_THAT(cluster.driver->volumes(), SizeIs(1));
   cluster.use_backend([](engine::Backend& backend) { backend.spec.limits.max_provisioned_bytes = 10 << 20; });
   ASSERT_TRUE(cluster.wait([&] { return cluster.bound("one") && cluster.bound("two"); }));
