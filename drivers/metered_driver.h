@@ -9,8 +9,9 @@ namespace collage::drivers {
 
 // The driver, each call of which is counted in
 //   csi_plugin_operations_seconds{driver_name,method_name,grpc_status_code,migrated}
-// as the CSI plugins of others count theirs: method_name is CSI's ("/csi.v1.Controller/CreateVolume"), or, for
-// what CSI has no call for, "/collage.storage/Find" and the like. access() does no I/O and is not counted.
+// as the CSI plugins of others count theirs: method_name is CSI's ("/csi.v1.Controller/CreateVolume"), or,
+// for what CSI has no call for, "/collage.storage/Find" and the like. access() does no I/O and is not
+// counted.
 std::unique_ptr<Driver> metered(std::unique_ptr<Driver> driver);
 
 // What a kind makes, metered: how every process comes by its drivers.

@@ -84,8 +84,7 @@ absl::StatusOr<std::vector<std::string>> register_cluster(const StoreDirectory& 
         absl::StrCat("cluster UID \"", cluster.uid, "\": must be at most 64 letters, digits and '-'"));
   }
   // The id may be any text: its digest makes the name, the link says it in full.
-  const std::string prefix =
-      absl::StrCat(kClusterPrefix, base::sha256_hex(cluster.id).substr(0, 16), ".");
+  const std::string prefix = absl::StrCat(kClusterPrefix, base::sha256_hex(cluster.id).substr(0, 16), ".");
   const std::string mine = absl::StrCat(prefix, cluster.uid);
   COLLAGE_RETURN_IF_ERROR(directory.refresh(directory.path()));
   COLLAGE_ASSIGN_OR_RETURN(std::vector<std::string> names, directory.list(directory.path()));

@@ -21,15 +21,14 @@ absl::StatusOr<std::string> read_marker(const StoreDirectory& directory);
 // Never changes a marker.
 absl::StatusOr<std::string> make_marker(const StoreDirectory& directory);
 
-// Registers a cluster with the storage: one symbolic link a cluster, never removed, so that two clusters of one
-// id see each other. Answers the UIDs of all clusters of that id, sorted.
+// Registers a cluster with the storage: one symbolic link a cluster, never removed, so that two clusters of
+// one id see each other. Answers the UIDs of all clusters of that id, sorted.
 inline constexpr char kClusterPrefix[] = ".collage-cluster.";
 absl::StatusOr<std::vector<std::string>> register_cluster(const StoreDirectory& directory,
                                                           const ClusterIdentity& cluster);
 
-// Which storage a directory has to be. Known from the first when the backend has an identity (`expected`), else
-// learned from verify() or from the first look at it; then it stays.
-// Thread safe.
+// Which storage a directory has to be. Known from the first when the backend has an identity (`expected`),
+// else learned from verify() or from the first look at it; then it stays. Thread safe.
 class Marker {
  public:
   // What the storage is to a person, and what to do where another one is found.

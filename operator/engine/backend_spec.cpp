@@ -133,8 +133,9 @@ void read_secret_name(const Json& spec, const char* field, const drivers::Kind* 
   if (given && keys.empty())
     reader.problem(path, absl::StrCat(kind->info.kind, " needs no credentials: remove it"));
   if (!given && !keys.empty()) {
-    reader.problem(path, absl::StrCat("is required by ", kind->info.kind,
-                                      ": a Secret in the operator's namespace with ", absl::StrJoin(keys, ", ")));
+    reader.problem(
+        path, absl::StrCat("is required by ", kind->info.kind, ": a Secret in the operator's namespace with ",
+                           absl::StrJoin(keys, ", ")));
   }
 }
 

@@ -12,8 +12,9 @@ namespace collage::reconcile {
 absl::Status check_system(const std::string& backend_name, const engine::Backend& backend,
                           const kube::Volume& volume) {
   if (!backend.identity.ok()) {
-    return absl::FailedPreconditionError(absl::StrCat("volume ", volume.handle, " is left alone while StorageBackend \"",
-                                                      backend_name, "\" is not the storage it was: ", backend.identity.message()));
+    return absl::FailedPreconditionError(
+        absl::StrCat("volume ", volume.handle, " is left alone while StorageBackend \"", backend_name,
+                     "\" is not the storage it was: ", backend.identity.message()));
   }
   if (volume.system_id.empty() || volume.system_id == backend.system_id) return absl::OkStatus();
   if (backend.system_id.empty()) {

@@ -84,7 +84,8 @@ absl::StatusOr<std::optional<AttachController::Detachment>> AttachController::fi
   for (const auto& backend : world_.backends.list()) {
     if (drivers::csi_driver_name(backend->spec.kind) != attachment.attacher.str()) continue;
     // What another storage does not know may well be attached on the right one.
-    if (!backend->identity.ok()) return base::annotate(backend->identity, absl::StrCat("StorageBackend ", backend->spec.name));
+    if (!backend->identity.ok())
+      return base::annotate(backend->identity, absl::StrCat("StorageBackend ", backend->spec.name));
     auto found = backend->driver->find(context.with_timeout(options_.call_timeout), attachment.volume_name);
     if (!found.ok())
       return base::annotate(found.status(), absl::StrCat("look for volume ", attachment.volume_name, " on ",

@@ -270,7 +270,8 @@ kube::Outcome BackendController::reconcile(const base::Context& context, const s
     probe(context, *kind, mine);
     facts.probe = mine.probe;
     if (kind->info.control != drivers::ControlPlace::kAnywhere) facts.nodes = node_views(name);
-    const bool reached = std::any_of(facts.nodes.begin(), facts.nodes.end(), [](const auto& node) { return node.ready; });
+    const bool reached =
+        std::any_of(facts.nodes.begin(), facts.nodes.end(), [](const auto& node) { return node.ready; });
     if (reached) {
       if (absl::Status registered = register_cluster(context, *kind, mine); !registered.ok())
         base::log::warning(context, "the clusters of a storage are not known", {{"error", registered}});
@@ -282,7 +283,8 @@ kube::Outcome BackendController::reconcile(const base::Context& context, const s
     facts.credentials = mine.credentials_status;
     facts.credentials_in_use = mine.driver != nullptr && mine.credentials_good;
     if (facts.needs_credentials && facts.credentials.ok() && !mine.credentials_good)
-      facts.credentials = absl::UnavailableError("the storage system could not be asked yet whether they are good");
+      facts.credentials =
+          absl::UnavailableError("the storage system could not be asked yet whether they are good");
   }
   const BackendVerdict verdict = decide(facts);
   if (mine.spec && mine.driver) publish_backend(*object, mine, verdict.ready);

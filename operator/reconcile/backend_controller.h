@@ -26,8 +26,8 @@ namespace collage::reconcile {
 // after capacity, since the scheduler places nothing on a class whose capacity is not published.
 //
 // A changed Secret makes a second driver, which is probed before it takes the place of the first; one that
-// fails is thrown away, and the condition CredentialsValid says why. Calls under way hold the driver that they
-// began with.
+// fails is thrown away, and the condition CredentialsValid says why. Calls under way hold the driver that
+// they began with.
 class BackendController {
  public:
   BackendController(World& world, engine::NodeOperations& nodes, engine::IntentStore& intents,
@@ -67,9 +67,9 @@ class BackendController {
     bool kept = false;
     absl::Status ready = absl::UnavailableError("not looked at yet");
     absl::Status identity;
-    uint64_t generation = 0;  // of the spec that was published last
+    uint64_t generation = 0;    // of the spec that was published last
     bool told_identity = true;  // identity.ok() as it was published last
-    bool published = false;      // in world.backends
+    bool published = false;     // in world.backends
   };
 
   void add_handlers();

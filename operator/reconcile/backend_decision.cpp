@@ -19,8 +19,7 @@ Condition credentials_condition(const BackendFacts& facts) {
     return {"CredentialsValid", "True", "Valid", "The storage system accepts the credentials."};
   const std::string message = absl::StrCat(
       facts.credentials.message(), facts.credentials_in_use ? ". The earlier credentials stay in use." : "");
-  if (absl::IsUnavailable(facts.credentials))
-    return {"CredentialsValid", "Unknown", "NotValidated", message};
+  if (absl::IsUnavailable(facts.credentials)) return {"CredentialsValid", "Unknown", "NotValidated", message};
   return {"CredentialsValid", "False", "InvalidCredentials", message};
 }
 

@@ -46,8 +46,8 @@ struct BackendFacts {
   absl::Status classes;  // the StorageClasses and the CSIDriver are as they should be, or the first conflict
   std::optional<drivers::Capacity> capacity;
   absl::Status capacity_status;
-  std::string contested;           // kept objects that somebody else changes again and again
-  absl::Status cluster;            // another cluster of our id uses the storage, or OK
+  std::string contested;  // kept objects that somebody else changes again and again
+  absl::Status cluster;   // another cluster of our id uses the storage, or OK
 };
 
 struct BackendVerdict {

@@ -1,6 +1,6 @@
 // How a backend ends: what holds it is waited for and told, what we keep for it goes, the finalizer last.
-#include <nlohmann/json.hpp>
 #include <algorithm>
+#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -98,8 +98,7 @@ kube::Outcome BackendController::reconcile_deleted(const base::Context& context,
   const DeletionVerdict verdict = decide_deletion(left);
   if (!verdict.done) {
     facts.deletion_message = verdict.message;
-    absl::Status trouble =
-        remove_retained(context, object, verdict.to_remove, mine, facts.deletion_message);
+    absl::Status trouble = remove_retained(context, object, verdict.to_remove, mine, facts.deletion_message);
     trouble.Update(write_status(context, object, decide(facts), facts, mine, kind));
     seen(name);
     if (!trouble.ok()) return kube::Retry{trouble};
@@ -134,18 +133,19 @@ absl::Status BackendController::remove_retained(const base::Context& context,
       absl::StrAppend(&message, " ", name, " is not removed: ", allowed.message(), ".");
       continue;
     }
-    auto patched = world_.client.patch(context, kube::kPersistentVolumes, volume->meta.key(),
-                                       kube::PatchType::kMerge,
-                                       {{"metadata", {{"uid", volume->meta.uid}}},
-                                        {"spec", {{"persistentVolumeReclaimPolicy", "Delete"}}}},
-                                       {});
+    auto patched = world_.client.patch(
+        context, kube::kPersistentVolumes, volume->meta.key(), kube::PatchType::kMerge,
+        {{"metadata", {{"uid", volume->meta.uid}}}, {"spec", {{"persistentVolumeReclaimPolicy", "Delete"}}}},
+        {});
     if (!patched.ok() && !absl::IsNotFound(patched.status())) {
       trouble.Update(patched.status());
       continue;
     }
-    world_.events.event(kube::event_target(object), kube::EventType::kNormal, "VolumeRemoved",
-                        absl::StrCat("PersistentVolume ", name, " was Released and retained: it is removed, "
-                                     "since the StorageBackend is being deleted with spec.deletionPolicy Delete."));
+    world_.events.event(
+        kube::event_target(object), kube::EventType::kNormal, "VolumeRemoved",
+        absl::StrCat("PersistentVolume ", name,
+                     " was Released and retained: it is removed, "
+                     "since the StorageBackend is being deleted with spec.deletionPolicy Delete."));
   }
   return trouble;
 }

@@ -41,7 +41,8 @@ absl::Status BackendController::prepare(const base::Context& context, const kube
                                         const drivers::Kind& kind, engine::BackendSpec parsed,
                                         Memory& memory) {
   if (memory.system_id.empty()) memory.system_id = base::get_string(*object.json, "/status/systemID");
-  if (!world_.cluster_uid.empty() && base::get_string(*object.json, "/status/clusterUID") == world_.cluster_uid)
+  if (!world_.cluster_uid.empty() &&
+      base::get_string(*object.json, "/status/clusterUID") == world_.cluster_uid)
     memory.registered = true;
   const auto spec = std::make_shared<const engine::BackendSpec>(std::move(parsed));
   COLLAGE_RETURN_IF_ERROR(prepare_driver(context, object, kind, *spec, memory));
@@ -55,13 +56,13 @@ absl::Status BackendController::prepare(const base::Context& context, const kube
   return absl::OkStatus();
 }
 
-// Other storage under the same name is not let in by the API server: a block that changed is new detail of the
-// same one.
+// Other storage under the same name is not let in by the API server: a block that changed is new detail of
+// the same one.
 absl::Status BackendController::prepare_driver(const base::Context& context,
                                                const kube::BackendObject& object, const drivers::Kind& kind,
                                                const engine::BackendSpec& spec, Memory& memory) {
-  const bool same = memory.driver && memory.spec && memory.spec->kind == spec.kind &&
-                    *memory.spec->block == *spec.block;
+  const bool same =
+      memory.driver && memory.spec && memory.spec->kind == spec.kind && *memory.spec->block == *spec.block;
   if (!kind.info.credentials.empty()) {
     if (!same) memory.refused.clear();
     return use_credentials(context, object, kind, spec, memory);
@@ -69,10 +70,9 @@ absl::Status BackendController::prepare_driver(const base::Context& context,
   secrets_.use(root_, spec.name, "");
   if (same) return absl::OkStatus();
   if (kind.info.control == drivers::ControlPlace::kAnywhere) {
-    COLLAGE_ASSIGN_OR_RETURN(
-        memory.driver,
-        drivers::make_driver(
-            kind, {.backend = spec.name, .block = spec.block.get(), .system_id = memory.system_id}));
+    COLLAGE_ASSIGN_OR_RETURN(memory.driver, drivers::make_driver(kind, {.backend = spec.name,
+                                                                        .block = spec.block.get(),
+                                                                        .system_id = memory.system_id}));
   } else {
     memory.driver = drivers::metered(engine::make_node_proxy(kind, spec.name, nodes_));
   }
@@ -95,8 +95,7 @@ absl::Status BackendController::use_credentials(const base::Context& context,
     if (is_about_the_secret(secrets.status())) memory.credentials_status = secrets.status();
     return is_about_the_secret(secrets.status()) || memory.driver ? absl::OkStatus() : secrets.status();
   }
-  const bool same_block =
-      memory.spec && memory.spec->kind == spec.kind && *memory.spec->block == *spec.block;
+  const bool same_block = memory.spec && memory.spec->kind == spec.kind && *memory.spec->block == *spec.block;
   if (memory.driver && same_block && *secrets == memory.credentials) {
     if (memory.credentials_good) memory.credentials_status = absl::OkStatus();
     return absl::OkStatus();
@@ -107,13 +106,14 @@ absl::Status BackendController::use_credentials(const base::Context& context,
   if (memory.driver && *secrets == memory.refused && now - memory.refused_at < pause) return absl::OkStatus();
   memory.refused = *secrets;
   memory.refused_at = now;
-  const std::string remedy = absl::StrCat("correct ", absl::StrJoin(kind.info.credentials, ", "),
-                                          " there (kubectl -n ", key.name_space, " edit secret ", key.name, ")");
+  const std::string remedy =
+      absl::StrCat("correct ", absl::StrJoin(kind.info.credentials, ", "), " there (kubectl -n ",
+                   key.name_space, " edit secret ", key.name, ")");
   const auto refuse = [&](const absl::Status& why, const std::string& what, const std::string& advice) {
     const absl::Status clean = without_secrets(why, *secrets);
-    memory.credentials_status = absl::Status(
-        clean.code(), absl::StrCat("spec.credentialsSecret: Secret ", key.to_string(), " ", what, " (",
-                                   clean.message(), "): ", advice));
+    memory.credentials_status =
+        absl::Status(clean.code(), absl::StrCat("spec.credentialsSecret: Secret ", key.to_string(), " ", what,
+                                                " (", clean.message(), "): ", advice));
   };
   auto made = drivers::make_driver(kind, {.backend = spec.name,
                                           .block = spec.block.get(),
@@ -124,10 +124,9 @@ absl::Status BackendController::use_credentials(const base::Context& context,
     return absl::OkStatus();
   }
   std::shared_ptr<drivers::Driver> candidate = engine::make_fenced_driver(*std::move(made), world_.leads);
-  const auto probed = candidate->probe(context.with_timeout(kProbeTimeout),
-                                       {.initialize = memory.system_id.empty(),
-                                        .expected_system_id = memory.system_id,
-                                        .cluster = cluster()});
+  const auto probed = candidate->probe(
+      context.with_timeout(kProbeTimeout),
+      {.initialize = memory.system_id.empty(), .expected_system_id = memory.system_id, .cluster = cluster()});
   const absl::Status judged = judge_system(probed, memory.system_id);
   if (is_about_credentials(judged)) {
     refuse(judged, "is not accepted by the storage system", remedy);
@@ -199,8 +198,8 @@ void BackendController::probe(const base::Context& context, const drivers::Kind&
                                            {.initialize = memory.system_id.empty(),
                                             .expected_system_id = memory.system_id,
                                             .cluster = here ? cluster() : drivers::ClusterIdentity{}});
-  take_probe(kind, judge_system(result, memory.system_id),
-             result.ok() ? *result : drivers::ProbeResult{}, memory);
+  take_probe(kind, judge_system(result, memory.system_id), result.ok() ? *result : drivers::ProbeResult{},
+             memory);
 }
 
 drivers::ClusterIdentity BackendController::cluster() const {
@@ -215,8 +214,8 @@ absl::Status BackendController::register_cluster(const base::Context& context, c
     memory.registered = true;  // a node's own disk knows one cluster: that of the node
     return absl::OkStatus();
   }
-  const auto result = memory.driver->probe(
-      context.with_timeout(kProbeTimeout), {.expected_system_id = memory.system_id, .cluster = cluster()});
+  const auto result = memory.driver->probe(context.with_timeout(kProbeTimeout),
+                                           {.expected_system_id = memory.system_id, .cluster = cluster()});
   if (!result.ok()) return base::annotate(result.status(), "register this cluster with the storage");
   memory.cluster_uids = result->cluster_uids;
   memory.registered = true;

@@ -84,7 +84,8 @@ void BackendController::tell_changes(const kube::BackendObject& object, const Ba
   const Json* before = base::find(*object.json, "/status/conditions");
   std::string told;
   for (const Condition& condition : verdict.conditions) {
-    const bool told_of = condition.type == "Ready" || condition.type == "CredentialsValid" || condition.type == "Degraded";
+    const bool told_of =
+        condition.type == "Ready" || condition.type == "CredentialsValid" || condition.type == "Degraded";
     if (!told_of || condition.message == told) continue;
     std::string old_reason;
     if (before != nullptr && before->is_array()) {
@@ -107,13 +108,18 @@ void BackendController::tell_changes(const kube::BackendObject& object, const Ba
 
 void BackendController::tell_orphans(const kube::BackendObject& object) {
   const auto orphans = survey_.orphans(object.meta.name);
-  if (!orphans || static_cast<int64_t>(orphans->count) <= base::get_int(*object.json, "/status/volumes/orphans")) return;
+  if (!orphans ||
+      static_cast<int64_t>(orphans->count) <= base::get_int(*object.json, "/status/volumes/orphans"))
+    return;
   world_.events.event(
       kube::event_target(object), kube::EventType::kWarning, "OrphansFound",
-      absl::StrCat(orphans->count, " volumes on this backend were made for this cluster and no PersistentVolume "
-                   "refers to them: ", some_of(orphans->names),
-                   ". Nothing removes them: make a PersistentVolume for those that are needed, and remove the "
-                   "others at the storage."));
+      absl::StrCat(
+          orphans->count,
+          " volumes on this backend were made for this cluster and no PersistentVolume "
+          "refers to them: ",
+          some_of(orphans->names),
+          ". Nothing removes them: make a PersistentVolume for those that are needed, and remove the "
+          "others at the storage."));
 }
 
 }  // namespace collage::reconcile

@@ -31,8 +31,8 @@ Json node_topology(const SegmentCapacity& room) {
   Json selector = Json::object();
   if (!room.segment.empty()) selector["matchLabels"] = room.segment;
   if (!room.without_reach.empty()) {
-    selector["matchExpressions"] = Json::array(
-        {{{"key", kHostname}, {"operator", "NotIn"}, {"values", room.without_reach}}});
+    selector["matchExpressions"] =
+        Json::array({{{"key", kHostname}, {"operator", "NotIn"}, {"values", room.without_reach}}});
   }
   return selector;
 }
@@ -117,7 +117,8 @@ absl::StatusOr<std::vector<SegmentCapacity>> CapacityPublisher::measure(
         if (!segments.empty() && node.known && !node.ready)
           segments.front().without_reach.push_back(node.hostname);
       }
-      if (!segments.empty()) std::sort(segments.front().without_reach.begin(), segments.front().without_reach.end());
+      if (!segments.empty())
+        std::sort(segments.front().without_reach.begin(), segments.front().without_reach.end());
       break;
     case drivers::ControlPlace::kAnywhere: {
       drivers::CapacityReporter* reporter = backend.driver->capacity_reporter();
@@ -141,22 +142,21 @@ absl::Status CapacityPublisher::publish(const base::Context& context, const engi
       const std::string name = object_name(storage_class.name, room.segment);
       wanted.insert(name);
       const auto present = world_.capacities.get(kube::Key{world_.name_space, name}.to_string());
-      const bool differs =
-          present == nullptr || present->storage_class != storage_class.name ||
-          present->backend != backend.spec.name ||
-          present->node_topology != base::dump_json(node_topology(room)) ||
-          worth_publishing({.available_bytes = present->available_bytes,
-                            .maximum_volume_bytes = present->maximum_volume_bytes},
-                           room.capacity);
+      const bool differs = present == nullptr || present->storage_class != storage_class.name ||
+                           present->backend != backend.spec.name ||
+                           present->node_topology != base::dump_json(node_topology(room)) ||
+                           worth_publishing({.available_bytes = present->available_bytes,
+                                             .maximum_volume_bytes = present->maximum_volume_bytes},
+                                            room.capacity);
       // What is there as we wrote it is out of date by our own doing: volumes come and go.
       const auto ours = written_.find(name);
-      const bool touched = ours != written_.end() &&
-                           (present == nullptr || present->meta.resource_version != ours->second);
+      const bool touched =
+          ours != written_.end() && (present == nullptr || present->meta.resource_version != ours->second);
       const Change change = !differs ? Change::kNone : touched ? Change::kDrift : Change::kOurs;
-      if (!settling.may_write(absl::StrCat("CSIStorageCapacity ", name), change,
-                              absl::StrCat("find who writes it (kubectl -n ", world_.name_space,
-                                           " get csistoragecapacity ", name,
-                                           " -o yaml --show-managed-fields) and stop that"))) {
+      if (!settling.may_write(
+              absl::StrCat("CSIStorageCapacity ", name), change,
+              absl::StrCat("find who writes it (kubectl -n ", world_.name_space, " get csistoragecapacity ",
+                           name, " -o yaml --show-managed-fields) and stop that"))) {
         continue;
       }
       // Server-side apply: the same call makes it and changes it.

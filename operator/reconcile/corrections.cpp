@@ -33,10 +33,10 @@ bool Settling::may_write(const std::string& object, Change change, const std::st
   if (change == Change::kDrift) wait = corrections_.begin(object, now_);
   if (wait.count() > 0) again_ = again_.count() == 0 ? wait : std::min(again_, wait);
   if (corrections_.contested(object, now_).count() > 0) {
-    contested_.push_back(absl::StrCat(
-        object,
-        " is changed by somebody else again and again, so it is set right less and less often (at most every ",
-        Corrections::kLongestWait.count() / 60, " minutes): ", remedy));
+    contested_.push_back(absl::StrCat(object,
+                                      " is changed by somebody else again and again, so it is set right less "
+                                      "and less often (at most every ",
+                                      Corrections::kLongestWait.count() / 60, " minutes): ", remedy));
   }
   return change != Change::kNone && wait.count() == 0;
 }

@@ -32,8 +32,8 @@ absl::StatusOr<base::Secrets> read_credentials(const base::Context& context, kub
                                                const std::vector<std::string>& keys) {
   const auto object = client.get(context, kube::kSecrets, secret);
   if (absl::IsNotFound(object.status())) {
-    return absl::NotFoundError(absl::StrCat(where(secret), " does not exist: create it with ",
-                                            absl::StrJoin(keys, ", ")));
+    return absl::NotFoundError(
+        absl::StrCat(where(secret), " does not exist: create it with ", absl::StrJoin(keys, ", ")));
   }
   if (absl::IsPermissionDenied(object.status())) {
     return absl::PermissionDeniedError(absl::StrCat(
@@ -55,8 +55,9 @@ absl::StatusOr<base::Secrets> read_credentials(const base::Context& context, kub
   for (const std::string& key : keys) {
     const auto found = secrets.find(key);
     if (found != secrets.end() && !found->second.empty()) continue;
-    return absl::InvalidArgumentError(absl::StrCat(where(secret), found == secrets.end() ? " has no key " : " has nothing in key ",
-                                                   key, ": add it; it must hold ", absl::StrJoin(keys, ", ")));
+    return absl::InvalidArgumentError(
+        absl::StrCat(where(secret), found == secrets.end() ? " has no key " : " has nothing in key ", key,
+                     ": add it; it must hold ", absl::StrJoin(keys, ", ")));
   }
   return secrets;
 }

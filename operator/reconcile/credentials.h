@@ -31,8 +31,8 @@ bool is_about_the_secret(const absl::Status& status);
 absl::Status without_secrets(const absl::Status& status, const base::Secrets& secrets);
 
 // Tells when one of a few Secrets changes: a watch each, by name (a field selector), in one namespace. Where
-// the right to watch is not given, changes are found by the reconcile that reads the Secret again every minute.
-// Thread safe.
+// the right to watch is not given, changes are found by the reconcile that reads the Secret again every
+// minute. Thread safe.
 class SecretWatches {
  public:
   // `changed` is called on a thread of the watch: at its beginning, after each change, and whenever a broken
@@ -53,8 +53,8 @@ class SecretWatches {
   const std::string name_space_;
   const std::function<void(const std::string&)> changed_;
   mutable std::mutex mutex_;
-  std::map<std::string, std::string> used_;        // user -> Secret
-  std::map<std::string, std::jthread> watches_;    // Secret -> its watch
+  std::map<std::string, std::string> used_;      // user -> Secret
+  std::map<std::string, std::jthread> watches_;  // Secret -> its watch
   bool stopped_ = false;
 };
 

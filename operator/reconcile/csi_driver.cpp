@@ -58,15 +58,15 @@ absl::Status keep_csi_driver(const base::Context& context, World& world, const d
                                        " -o yaml --show-managed-fields) and stop that"))) {
     return absl::OkStatus();
   }
-  auto written = present == nullptr
-                     ? world.client.create(context, kube::kCsiDrivers, "", wanted)
-                     : world.client.patch(context, kube::kCsiDrivers, {"", name}, kube::PatchType::kMerge,
-                                          {{"spec", change}}, {});
+  auto written = present == nullptr ? world.client.create(context, kube::kCsiDrivers, "", wanted)
+                                    : world.client.patch(context, kube::kCsiDrivers, {"", name},
+                                                         kube::PatchType::kMerge, {{"spec", change}}, {});
   // Another backend of the kind made it, or it went this moment: the watch brings it.
   if (absl::IsAlreadyExists(written.status()) || absl::IsNotFound(written.status())) return absl::OkStatus();
   if (!written.ok()) return base::annotate(written.status(), absl::StrCat("keep CSIDriver ", name));
   world.csi_drivers.observe(*written);
-  base::log::info(context, present == nullptr ? "CSI driver made" : "CSI driver set right", {{"driver", name}});
+  base::log::info(context, present == nullptr ? "CSI driver made" : "CSI driver set right",
+                  {{"driver", name}});
   return absl::OkStatus();
 }
 

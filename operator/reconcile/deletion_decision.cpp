@@ -56,15 +56,14 @@ DeletionVerdict decide_deletion(const DeletionFacts& facts) {
   std::sort(names.begin(), names.end());
   verdict.message = "Deletion waits: ";
   if (volumes_hold) {
-    absl::StrAppend(&verdict.message, names.size(), " PersistentVolumes are on this backend (", some_of(names),
-                    "), ", bound, " of them bound, ", attached, " attached");
-    if (attached > 0)
-      absl::StrAppend(&verdict.message, " to ", some_of({nodes.begin(), nodes.end()}));
+    absl::StrAppend(&verdict.message, names.size(), " PersistentVolumes are on this backend (",
+                    some_of(names), "), ", bound, " of them bound, ", attached, " attached");
+    if (attached > 0) absl::StrAppend(&verdict.message, " to ", some_of({nodes.begin(), nodes.end()}));
     absl::StrAppend(&verdict.message, facts.creates.empty() ? "" : "; ");
   }
   if (!facts.creates.empty()) {
-    absl::StrAppend(&verdict.message, facts.creates.size(), " creates are under way (", some_of(facts.creates),
-                    ")");
+    absl::StrAppend(&verdict.message, facts.creates.size(), " creates are under way (",
+                    some_of(facts.creates), ")");
   }
   absl::StrAppend(&verdict.message, ". ", remedy(facts.policy));
   if (facts.policy == DeletionPolicy::kDelete && !facts.identity.ok()) {

@@ -105,7 +105,8 @@ void Provisioner::add_handlers() {
     std::vector<std::string> keys;
     {
       std::lock_guard lock(mutex_);
-      for (auto at = waiting_.lower_bound(prefix); at != waiting_.end() && at->first.starts_with(prefix); ++at)
+      for (auto at = waiting_.lower_bound(prefix); at != waiting_.end() && at->first.starts_with(prefix);
+           ++at)
         keys.push_back(at->first);
     }
     for (const std::string& key : keys) lanes_.enqueue(key);
@@ -113,7 +114,8 @@ void Provisioner::add_handlers() {
   // A PersistentVolume that stood in the way of a claim is gone, or took the last room.
   world_.volumes.add_handler([this](const auto& before, const auto& after) {
     if (!started_ || after != nullptr || world_.kind_of_driver(before->driver) == nullptr) return;
-    if (const auto handle = engine::parse_handle(before->handle); handle.ok()) room_came_free(handle->backend);
+    if (const auto handle = engine::parse_handle(before->handle); handle.ok())
+      room_came_free(handle->backend);
     if (before->claim_name.empty()) return;
     const auto claim =
         world_.claims.get(kube::Key{before->claim_namespace.str(), before->claim_name}.to_string());

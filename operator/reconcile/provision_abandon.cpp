@@ -26,7 +26,8 @@ kube::Outcome Provisioner::abandon(const base::Context& context, const WorkPtr& 
   wait_for(work->id.to_key(), work->backend);
   const BackendPtr backend = world_.backends.get(work->backend);
   // Nothing is lost: the intent stays until the backend is back.
-  if (backend == nullptr || backend->spec.paused || !backend->identity.ok()) return kube::RequeueAfter{options_.slow_retry};
+  if (backend == nullptr || backend->spec.paused || !backend->identity.ok())
+    return kube::RequeueAfter{options_.slow_retry};
   if (work->unwanted && work->volume.has_value()) return remove_volume(context, work, *backend);
 
   // Our own write, by an earlier process or with its answer lost, may have made the object, which then has an

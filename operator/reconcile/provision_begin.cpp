@@ -63,7 +63,8 @@ std::string why_not_ready(const kube::BackendObject& backend) {
   for (const base::Json& condition : *conditions) {
     if (base::get_string(condition, "/type") != "Ready" || base::get_string(condition, "/status") != "False")
       continue;
-    return absl::StrCat(base::get_string(condition, "/reason"), ": ", base::get_string(condition, "/message"));
+    return absl::StrCat(base::get_string(condition, "/reason"), ": ",
+                        base::get_string(condition, "/message"));
   }
   return "";
 }
@@ -142,9 +143,9 @@ kube::Outcome Provisioner::begin_on(const base::Context& context, const kube::Cl
   work->record.node = claim->selected_node;
   if (!place->requirement.preferred.empty()) work->record.segment = place->requirement.preferred.front();
 
-  auto request = engine::make_create_request({work->record.claim, parameters, storage_class->mount_options,
-                                              kind.info, place->requirement, world_.cluster_id,
-                                              storage_class->meta.name});
+  auto request =
+      engine::make_create_request({work->record.claim, parameters, storage_class->mount_options, kind.info,
+                                   place->requirement, world_.cluster_id, storage_class->meta.name});
   if (!request.ok()) return refuse(*claim, request.status());
   work->request = *std::move(request);
   auto secrets = resolve_secrets(parameters, template_values(*claim, *object));
@@ -177,8 +178,7 @@ kube::Outcome Provisioner::record_intent(const base::Context& context, const Wor
   const absl::StatusOr<std::string> record = engine::encode_intent(work->record);
   if (!record.ok()) return refuse(claim, record.status());
   // What the volume will have, not what is asked for: limits hold exactly.
-  const absl::StatusOr<int64_t> bytes =
-      drivers::volume_size(backend.driver->info(), *work->request);
+  const absl::StatusOr<int64_t> bytes = drivers::volume_size(backend.driver->info(), *work->request);
   if (!bytes.ok()) return refuse(claim, bytes.status());
   if (absl::Status status = world_.usage.reserve(work->backend, backend.spec.limits, name, *bytes);
       !status.ok()) {

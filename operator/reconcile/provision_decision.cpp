@@ -82,8 +82,8 @@ absl::Status judge_backend(const std::string& backend_name, const engine::Backen
         absl::StrCat("StorageBackend \"", backend_name, "\" is paused: set spec.paused to false to go on"));
   }
   if (!backend->identity.ok()) {
-    return absl::UnavailableError(absl::StrCat("StorageBackend \"", backend_name,
-                                               "\" is not the storage it was: ", backend->identity.message()));
+    return absl::UnavailableError(absl::StrCat(
+        "StorageBackend \"", backend_name, "\" is not the storage it was: ", backend->identity.message()));
   }
   if (begun == Begun::kNo && !backend->ready.ok()) {
     return absl::UnavailableError(

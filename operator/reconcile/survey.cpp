@@ -65,8 +65,9 @@ VolumeSurvey::VolumeSurvey(World& world, SurveyOptions options,
     : world_(world),
       options_(options),
       changed_(std::move(changed)),
-      controller_("survey", kThreads,
-                  [this](const base::Context& context, const std::string& name) { return run(context, name); }) {
+      controller_("survey", kThreads, [this](const base::Context& context, const std::string& name) {
+        return run(context, name);
+      }) {
   world_.volumes.add_handler([this](const auto& before, const auto& after) {
     // Its volume is removed before the object goes, but for one that is retained, or whose finalizer somebody
     // took off: that may have stayed behind.
@@ -97,7 +98,8 @@ void VolumeSurvey::forget(const std::string& backend) {
 
 std::set<std::string> VolumeSurvey::handles(const std::string& backend) const {
   std::set<std::string> handles;
-  for (const auto& volume : world_.volumes.by_index(World::kByBackend, backend)) handles.insert(volume->handle);
+  for (const auto& volume : world_.volumes.by_index(World::kByBackend, backend))
+    handles.insert(volume->handle);
   return handles;
 }
 
@@ -138,7 +140,8 @@ kube::Outcome VolumeSurvey::run(const base::Context& context, const std::string&
   return kube::Done{};
 }
 
-void VolumeSurvey::check_attachments(const std::string& backend, const std::vector<drivers::Volume>& volumes) {
+void VolumeSurvey::check_attachments(const std::string& backend,
+                                     const std::vector<drivers::Volume>& volumes) {
   std::map<std::string, std::string> holders;  // handle -> node id
   for (const drivers::Volume& volume : volumes)
     holders[engine::volume_handle(backend, volume.id)] = volume.attached_to;

@@ -18,8 +18,8 @@ struct SurveyOptions {
   // After the operator's start, and after something that may have left a volume behind. Spread out by as much
   // again.
   std::chrono::milliseconds after = std::chrono::seconds(30);
-  // Where the operator itself asks the storage. Through a node a list costs writes to the API server: there it
-  // is done on the occasions above, and from time to time while there are orphans, so that an idle cluster
+  // Where the operator itself asks the storage. Through a node a list costs writes to the API server: there
+  // it is done on the occasions above, and from time to time while there are orphans, so that an idle cluster
   // stays idle.
   std::chrono::milliseconds every = std::chrono::minutes(5);
   std::chrono::milliseconds every_through_nodes = std::chrono::hours(1);
@@ -39,8 +39,8 @@ Orphans find_orphans(const std::vector<drivers::Volume>& volumes, const std::str
                      const std::string& cluster_id, const std::set<std::string>& handles,
                      const std::set<std::string>& claim_uids);
 
-// Holds what a storage system lists against what the cluster knows: counts orphans, and finds attachments that
-// the storage knows nothing of (contract 55). Removes and changes nothing. Thread safe.
+// Holds what a storage system lists against what the cluster knows: counts orphans, and finds attachments
+// that the storage knows nothing of (contract 55). Removes and changes nothing. Thread safe.
 class VolumeSurvey {
  public:
   // `changed` is called when the result for a backend is another one.

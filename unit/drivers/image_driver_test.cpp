@@ -129,7 +129,8 @@ TEST_F(ImageDriverTest, ClustersThatUseTheShareUnderOneIdSeeEachOther) {
   EXPECT_THAT(registered({"prod", "uid-1"}), ElementsAre("uid-1"));
   EXPECT_THAT(registered({"prod", "uid-2"}), ElementsAre("uid-1", "uid-2"));
   EXPECT_THAT(registered({"prod", "uid-1"}), ElementsAre("uid-1", "uid-2"));
-  EXPECT_THAT(registered({"test / of \"us\"", "uid-3"}), ElementsAre("uid-3")) << "another id is another matter";
+  EXPECT_THAT(registered({"test / of \"us\"", "uid-3"}), ElementsAre("uid-3"))
+      << "another id is another matter";
   EXPECT_TRUE(a->list(context_, "", 0)->volumes.empty());
   EXPECT_EQ(a->probe(context_, {.cluster = {"prod", "../x"}}).status().code(), StatusCode::kInvalidArgument);
 }
@@ -138,7 +139,9 @@ TEST_F(ImageDriverTest, AnIdThatIsRecordedHoldsFromTheFirstCall) {
   ASSERT_TRUE(ready("node-a")->create(context_, request("pvc-1")).ok());
   const base::Json block = {{"directory", share_}};
   const auto driver =
-      image_kind().make({.backend = "fast", .block = &block, .node = "node-b", .system_id = "another"}).value();
+      image_kind()
+          .make({.backend = "fast", .block = &block, .node = "node-b", .system_id = "another"})
+          .value();
   EXPECT_EQ(driver->remove(context_, "pvc-1").code(), StatusCode::kFailedPrecondition);
   EXPECT_EQ(driver->find(context_, "pvc-1").status().code(), StatusCode::kFailedPrecondition)
       << "what is not there on another share says nothing";

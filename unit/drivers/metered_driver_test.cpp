@@ -12,8 +12,8 @@ namespace {
 using ::testing::HasSubstr;
 
 std::string line(const std::string& method, const std::string& code, int count) {
-  return "csi_plugin_operations_seconds_count{driver_name=\"metered.collage.storage\",grpc_status_code=\"" + code +
-         "\",method_name=\"" + method + "\",migrated=\"false\"} " + std::to_string(count);
+  return "csi_plugin_operations_seconds_count{driver_name=\"metered.collage.storage\",grpc_status_code=\"" +
+         code + "\",method_name=\"" + method + "\",migrated=\"false\"} " + std::to_string(count);
 }
 
 TEST(MeteredDriver, CountsEveryCallByMethodAndCodeAndHidesNothing) {
@@ -26,7 +26,8 @@ TEST(MeteredDriver, CountsEveryCallByMethodAndCodeAndHidesNothing) {
   ASSERT_TRUE(made.ok()) << made.status();
   Driver& driver = **made;
   const base::Context context;
-  const CreateRequest request{.name = "pvc-1", .required_bytes = 1 << 20, .capabilities = {VolumeCapability{}}};
+  const CreateRequest request{
+      .name = "pvc-1", .required_bytes = 1 << 20, .capabilities = {VolumeCapability{}}};
   fake->fail_before(Verb::kCreate, absl::UnavailableError("not now"));
   EXPECT_EQ(driver.create(context, request).status().code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(driver.create(context, request)->id, "vol-pvc-1");
@@ -42,7 +43,8 @@ TEST(MeteredDriver, CountsEveryCallByMethodAndCodeAndHidesNothing) {
   EXPECT_TRUE(driver.probe(context, {}).ok());
   const std::string text = base::metrics_text();
   for (const auto& expected :
-       {line("/csi.v1.Controller/CreateVolume", "Unavailable", 1), line("/csi.v1.Controller/CreateVolume", "OK", 1),
+       {line("/csi.v1.Controller/CreateVolume", "Unavailable", 1),
+        line("/csi.v1.Controller/CreateVolume", "OK", 1),
         line("/csi.v1.Controller/ControllerGetVolume", "NotFound", 1), line("/collage.storage/Find", "OK", 1),
         line("/csi.v1.Controller/ListVolumes", "OK", 1),
         line("/csi.v1.Controller/ControllerPublishVolume", "OK", 1),

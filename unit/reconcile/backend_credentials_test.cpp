@@ -37,8 +37,8 @@ struct Vault {
   std::mutex mutex;
   std::set<std::string> accepted;
   std::string system_id = "vault-1";
-  absl::Status down;                   // it does not answer
-  std::vector<std::string> creates;    // the password of each
+  absl::Status down;                 // it does not answer
+  std::vector<std::string> creates;  // the password of each
   std::function<void()> during_create;
   std::shared_ptr<testing::FakeDriver> storage;
 
@@ -165,7 +165,9 @@ class BackendCredentialsTest : public ::testing::Test {
              absl::StrContains(condition(type, "message"), says);
     });
   }
-  bool works() const { return becomes("Ready", "True", "Ready") && becomes("CredentialsValid", "True", "Valid"); }
+  bool works() const {
+    return becomes("Ready", "True", "Ready") && becomes("CredentialsValid", "True", "Valid");
+  }
   bool told(const std::string& reason) {
     return server_.wait_until([&] {
       events_.flush(context_.with_timeout(std::chrono::seconds(5)));
@@ -177,7 +179,8 @@ class BackendCredentialsTest : public ::testing::Test {
   absl::Status create(const std::string& name) const {
     return world_->backends.get("safe")
         ->driver
-        ->create(context_, {.name = name, .required_bytes = 1 << 20, .capabilities = {drivers::VolumeCapability{}}})
+        ->create(context_,
+                 {.name = name, .required_bytes = 1 << 20, .capabilities = {drivers::VolumeCapability{}}})
         .status();
   }
 
@@ -232,7 +235,8 @@ TEST_F(BackendCredentialsTest, AWrongChangeKeepsTheOldInUse) {
            {secret(kNew, "user"), "has no key password"},
            {secret("of-another-vault"), "leads to another storage system"}}) {
     server_.put(changed);
-    ASSERT_TRUE(becomes("CredentialsValid", "False", "InvalidCredentials", says)) << condition("CredentialsValid", "message");
+    ASSERT_TRUE(becomes("CredentialsValid", "False", "InvalidCredentials", says))
+        << condition("CredentialsValid", "message");
     EXPECT_THAT(condition("CredentialsValid", "message"),
                 AllOf(HasSubstr("Secret collage-system/vault-admin"), HasSubstr("password"),
                       HasSubstr("The earlier credentials stay in use")));
@@ -326,8 +330,8 @@ TEST_F(BackendCredentialsTest, AStorageThatIsAnotherOneStopsEveryOperationUntilI
   }
   server_.update(kube::kStorageBackends, "safe", [](Json& object) { object["metadata"]["generation"] = 2; });
   ASSERT_TRUE(becomes("Reachable", "True", "Reachable"));
-  EXPECT_TRUE(server_.wait_until(
-      [&] { return check_system("safe", *world_->backends.get("safe"), volume).ok(); }));
+  EXPECT_TRUE(
+      server_.wait_until([&] { return check_system("safe", *world_->backends.get("safe"), volume).ok(); }));
 }
 
 // Conditions, events, logs and every request but the one that wrote the Secret itself.
@@ -343,7 +347,8 @@ TEST_F(BackendCredentialsTest, AValueOfTheSecretIsNowhereToBeRead) {
     all += request.body;
     for (const auto& [name, value] : request.query) all += value;
   }
-  for (const auto& resource : {kube::kStorageBackends, kube::kEvents, kube::kConfigMaps, kube::kStorageClasses}) {
+  for (const auto& resource :
+       {kube::kStorageBackends, kube::kEvents, kube::kConfigMaps, kube::kStorageClasses}) {
     for (const Json& object : server_.list(resource)) all += base::dump_json(object);
   }
   {
@@ -377,7 +382,7 @@ TEST_F(BackendCredentialsTest, ASecretThatMayNotBeReadSaysSoAndTheOldGoesOn) {
   ASSERT_TRUE(works());
   server_.on_request([](const testing::ApiRequest& request) {
     return request.resource == "secrets" && request.verb == "get" ? testing::Fault::answer(403, "Forbidden")
-                                                                   : testing::Fault{};
+                                                                  : testing::Fault{};
   });
   server_.put(secret(kNew));
   ASSERT_TRUE(becomes("CredentialsValid", "False", "InvalidCredentials", "may not be read by the operator"));

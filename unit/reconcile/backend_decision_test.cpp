@@ -91,10 +91,12 @@ const Case kCases[] = {
        facts.credentials = absl::UnavailableError("Secret s changed");
      },
      "CredentialsValid", "Unknown", "NotValidated", "Secret s changed", "Ready", true},
-    {"another cluster of our id", [](BackendFacts& facts) { facts.cluster = absl::FailedPreconditionError("them"); },
-     "Degraded", "True", "ClusterIdentity", "them", "Ready", true},
-    {"somebody fights over a class", [](BackendFacts& facts) { facts.contested = "StorageClass fast is changed"; },
-     "Degraded", "True", "Contested", "StorageClass fast", "Ready", true},
+    {"another cluster of our id",
+     [](BackendFacts& facts) { facts.cluster = absl::FailedPreconditionError("them"); }, "Degraded", "True",
+     "ClusterIdentity", "them", "Ready", true},
+    {"somebody fights over a class",
+     [](BackendFacts& facts) { facts.contested = "StorageClass fast is changed"; }, "Degraded", "True",
+     "Contested", "StorageClass fast", "Ready", true},
     {"a foreign class of that name does not stop the others",
      [](BackendFacts& facts) { facts.classes = absl::AlreadyExistsError("StorageClass \"fast\" exists"); },
      "Ready", "False", "ClassConflict", "fast", "ClassConflict", true},
@@ -137,8 +139,7 @@ TEST(ClusterIdentity, OurOwnAndThoseKnownToBeGoneAreNoConflict) {
 TEST(ClusterIdentity, AnotherOneIsNamedWithTheCommandThatConfirms) {
   const absl::Status status = judge_cluster("us", "prod", {"us", "them", "gone", "them"}, "gone", "share");
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(std::string(status.message()),
-              HasSubstr("(UID them) of the same clusterID \"prod\""));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("(UID them) of the same clusterID \"prod\""));
   EXPECT_THAT(std::string(status.message()),
               HasSubstr("kubectl annotate --overwrite sb share collage.storage/cluster-is-gone=gone,them"));
 }

@@ -27,9 +27,9 @@ TEST(Deletion, NothingLeftIsTheEnd) {
 TEST(Deletion, BlockSaysHowManyAndWhichAreLeftAndTouchesNone) {
   const auto verdict = decide_deletion(two_volumes(DeletionPolicy::kBlock));
   EXPECT_FALSE(verdict.done);
-  EXPECT_THAT(verdict.message, AllOf(HasSubstr("2 PersistentVolumes"), HasSubstr("pvc-1, pvc-2"),
-                                     HasSubstr("1 of them bound"), HasSubstr("1 attached to node-a"),
-                                     HasSubstr("spec.deletionPolicy to Orphan")));
+  EXPECT_THAT(verdict.message,
+              AllOf(HasSubstr("2 PersistentVolumes"), HasSubstr("pvc-1, pvc-2"), HasSubstr("1 of them bound"),
+                    HasSubstr("1 attached to node-a"), HasSubstr("spec.deletionPolicy to Orphan")));
   EXPECT_THAT(verdict.to_remove, IsEmpty());
 }
 

@@ -14,11 +14,12 @@ drivers::Volume listed(const std::string& name, const std::string& cluster) {
 }
 
 TEST(FindOrphans, CountsOnlyWhatIsOursAndWhatNobodyRefersTo) {
-  const std::vector<drivers::Volume> volumes = {
-      listed("pvc-1", "us"), listed("pvc-2", "us"), listed("pvc-3", "us"), listed("pvc-4", "them"),
-      listed("pvc-5", "")};
+  const std::vector<drivers::Volume> volumes = {listed("pvc-1", "us"), listed("pvc-2", "us"),
+                                                listed("pvc-3", "us"), listed("pvc-4", "them"),
+                                                listed("pvc-5", "")};
   const Orphans orphans = find_orphans(volumes, "share", "us", {"share/vol-pvc-1", "other/vol-pvc-2"}, {"3"});
-  EXPECT_EQ(orphans.count, 1u) << "1 has its PersistentVolume, 3 its intent, 4 is another cluster's, 5 nobody's";
+  EXPECT_EQ(orphans.count, 1u)
+      << "1 has its PersistentVolume, 3 its intent, 4 is another cluster's, 5 nobody's";
   EXPECT_EQ(orphans.names, std::vector<std::string>{"share/vol-pvc-2"});
 }
 
