@@ -127,6 +127,88 @@ func TestANodeThatWasRebootedServesItsPodsAgainAndTouchesNothingElse(t *testing.
 	}
 }
 
+// targetOf answers the path at which a pod's volume is published.
+func targetOf(t *testing.T, namespace, podName, volume string) string {
+	t.Helper()
+	uid := kubectl(t, "-n", namespace, "get", "pod", podName, "-o", "jsonpath={.metadata.uid}")
+	return "/var/lib/kubelet/pods/" + uid + "/volumes/kubernetes.io~csi/" + volume + "/mount"
+}
+
+// told looks for an event of any type.
+func told(namespace, object, reason string, parts ...string) error {
+	out, err := k8s.Kubectl(ctx, "-n", namespace, "get", "events", "--field-selector", "involvedObject.name="+object+",reason="+reason,
+		"-o", "jsonpath={.items[*].message}")
+	if err != nil {
+		return err
+	}
+	if out == "" {
+		return fmt.Errorf("no event %s of %s", reason, object)
+	}
+	for _, part := range parts {
+		if !strings.Contains(out, part) {
+			return fmt.Errorf("event %s of %s says %q, nothing of %q", reason, object, out, part)
+		}
+	}
+	return nil
+}
+
+func TestALostMountIsMadeAgainAndItsPodsAreTold(t *testing.T) {
+	apply(t, `{apiVersion: collage.storage/v1beta1, kind: StorageBackend, metadata: {name: fragile}, spec: {image: {directory: /srv/collage-share}, onMountLost: DeletePod, storageClasses: [{name: fragile}]}}`)
+	// After the namespace and its volumes.
+	t.Cleanup(func() { kubectl(t, "delete", "sb", "fragile", "--timeout=1m") })
+	namespace := space(t)
+	eventually(t, "the backend", func() error { return conditionIs("fragile", "Ready", "True", "") })
+	pods := []struct{ name, class string }{{"told", "share"}, {"blind", "fragile"}, {"sees", "fragile"}}
+	for _, p := range pods {
+		manifest := always(pod{name: p.name, node: "node-a", claim: p.name, script: "echo start >> /data/starts; sync"}.manifest(namespace))
+		if p.name == "sees" {
+			manifest = strings.ReplaceAll(manifest, "readOnly: false}", "readOnly: false, mountPropagation: HostToContainer}")
+		}
+		apply(t, claim{name: p.name, class: p.class, size: "16Mi"}.manifest(namespace)+manifest)
+	}
+	volumes := map[string]string{}
+	for _, p := range pods {
+		ready(t, namespace, p.name)
+		volumes[p.name] = volumeOf(t, namespace, p.name)
+	}
+	for _, p := range pods {
+		mounts := mountsOf(t, volumes[p.name])
+		if len(mounts) != 2 {
+			t.Fatalf("volume of pod %s is mounted at %q", p.name, mounts)
+		}
+		onNode(t, "umount -l "+strings.Join(mounts, " "))
+	}
+	for _, p := range pods {
+		eventually(t, "the claim of pod "+p.name+" to be told", func() error {
+			return told(namespace, p.name, "VolumeConditionAbnormal", volumes[p.name], "node-a", "is made again")
+		})
+	}
+	eventually(t, "pod blind to be deleted", func() error {
+		if err := told(namespace, "blind", "MountLost", "spec.onMountLost of StorageBackend fragile"); err != nil {
+			return err
+		}
+		if out, err := k8s.Kubectl(ctx, "-n", namespace, "get", "pod", "blind", "--ignore-not-found", "-o", "name"); err != nil || out != "" {
+			return fmt.Errorf("%s%v", out, err)
+		}
+		return nil
+	})
+	eventually(t, "pod sees to be left alone", func() error { return told(namespace, "sees", "VolumeConditionNormal", "the pod sees it") })
+	// Containers that are started from now on find their volume at the same path.
+	for _, name := range []string{"told", "sees"} {
+		if mounts := mountsOf(t, volumes[name]); len(mounts) != 2 || !contains(mounts, targetOf(t, namespace, name, volumes[name])) {
+			t.Errorf("volume of pod %s is mounted at %q", name, mounts)
+		}
+		killUsers(t, volumes[name])
+		eventually(t, "a new container of pod "+name, func() error {
+			out, err := k8s.Kubectl(ctx, "-n", namespace, "exec", name, "--", "grep", "-c", "start", "/data/starts")
+			if err == nil && strings.TrimSpace(out) != "2" {
+				err = fmt.Errorf("it was started %s times on its volume", out)
+			}
+			return err
+		})
+	}
+}
+
 func TestAFullStateDirectoryRefusesNewMountsAndReleasesOldOnes(t *testing.T) {
 	namespace := space(t)
 	// A small file system in the state directory's place, with what it held.

@@ -149,14 +149,18 @@ void AgentImpl::look_after(const Context& context, VolumeRecord record, const mo
     news = news || !publication.lost;
     publication.lost = true;
   }
-  // Crash before this is noted: the mount is still missing, or nobody needs to know.
-  if (news) static_cast<void>(save_if_possible(context, record));
+  // On the disk first, so that a crash forgets nobody; told only when it is known what comes of it.
+  if (news) static_cast<void>(journal_.write(record));
   const bool unstaged =
       staging_seen(record, Boot::kSame, table) == Seen::kNothing && was_there(record.staging_path);
   absl::Status healed;
+  bool restaged = false;
   if (unstaged || !lost.empty()) {
     healed = check_still_here(context, record);
-    if (healed.ok() && unstaged) healed = heal_staging(context, record);
+    if (healed.ok() && unstaged) {
+      healed = heal_staging(context, record);
+      restaged = healed.ok();
+    }
     for (const std::string& target : lost) {
       if (healed.ok()) healed = heal_target(context, record, target);
     }
@@ -173,6 +177,7 @@ void AgentImpl::look_after(const Context& context, VolumeRecord record, const mo
     }
     note(path, std::move(trouble));
   }
+  if (news || restaged) static_cast<void>(save_if_possible(context, record));
 }
 
 // Whether the volume is still this node's to mount: asked of the storage, since the journal is as old as the
@@ -206,7 +211,7 @@ absl::Status AgentImpl::heal_staging(const Context& context, VolumeRecord& recor
          record.read_only ? mount::Writing::kReadOnly : mount::Writing::kAllowed, mount::Blank::kRefuse},
         record.staging_path));
   }
-  COLLAGE_RETURN_IF_ERROR(save_if_possible(context, record));
+  static_cast<void>(journal_.write(record));
   {
     std::lock_guard lock(mutex_);
     ++healed_;

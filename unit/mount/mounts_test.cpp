@@ -1,6 +1,7 @@
 // mount, bind, unmount and inspect, on the real kernel.
 #include <gmock/gmock.h>
 #include <sys/file.h>
+#include <sys/syscall.h>
 
 #include "base/files.h"
 #include "base/random.h"
@@ -293,6 +294,19 @@ TEST_F(Mounts, AChangeOfTheMountTableIsNoticedAndNothingElse) {
   const auto unchanged = std::chrono::steady_clock::now();
   mounter_->wait_for_change(Context().with_timeout(std::chrono::milliseconds(50)));
   EXPECT_GE(std::chrono::steady_clock::now() - unchanged, std::chrono::milliseconds(50));
+}
+
+// A container of a pod has a mount of its own, which nobody else sees and which keeps the file system alive.
+TEST_F(Mounts, AMountIsMadeAgainWhileAContainerStillHasItsOwn) {
+  ASSERT_TRUE(stage().ok());
+  const base::UniqueFd container(static_cast<int>(
+      syscall(SYS_open_tree, AT_FDCWD, staging_.c_str(), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)));
+  ASSERT_TRUE(container) << std::strerror(errno);
+  ASSERT_EQ(umount2(staging_.c_str(), MNT_DETACH), 0);
+  const FileSystem wanted{"ext4", "", Writing::kAllowed, Blank::kRefuse};
+  const absl::Status again = mounter_->mount(Context(), "b/v", reached_, wanted, staging_);
+  EXPECT_TRUE(again.ok()) << again;
+  EXPECT_EQ(mounts_at(staging_), 1);
 }
 
 TEST_F(Mounts, ABlankDeviceIsNotFormattedWhereAFileSystemWas) {

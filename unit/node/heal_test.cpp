@@ -171,6 +171,9 @@ TEST_F(Heal, WhatIsToldIsBounded) {
     kernel.unmount_behind_the_back(target);
   }
   EXPECT_TRUE(healed(static_cast<int>(NodeStatus::kMostAbnormal) + 5));
+  EXPECT_TRUE(wait_status(
+      [](const NodeStatus& status) { return status.abnormal.size() == NodeStatus::kMostAbnormal; }));
+  restart();
   EXPECT_EQ(agent->status().abnormal.size(), NodeStatus::kMostAbnormal);
 }
 

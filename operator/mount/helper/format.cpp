@@ -105,7 +105,14 @@ absl::StatusOr<Json> format(const Json& request) {
   const bool read_only = flag(request, "readOnly");
   absl::StatusOr<Content> content = Content{};
   {
-    COLLAGE_ASSIGN_OR_RETURN(const Fd fd, open_exclusive(target, read_only ? O_RDONLY : O_RDWR));
+    absl::StatusOr<Fd> opened = open_exclusive(target, read_only ? O_RDONLY : O_RDWR);
+    // Held by the file system itself, which a pod's mount keeps alive where we do not see it: mount(2) finds
+    // that very one, or refuses.
+    if (!opened.ok() && opened.status().code() == absl::StatusCode::kFailedPrecondition &&
+        flag(request, "refuseBlank"))
+      return Json{{"formatted", false}};
+    if (!opened.ok()) return opened.status();
+    const Fd fd = *std::move(opened);
     if (::ioctl(fd.get(), BLKGETSIZE64, &target.size) != 0)
       return errno_status(errno, "size of " + target.device);
     content = read_content(fd.get(), target.device, target.size, target.uuid);
