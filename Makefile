@@ -81,6 +81,6 @@ deploy: ## install on a cluster of yours: make deploy CONTEXT=name IMAGE=registr
 
 clean: ## remove everything that was built (a running quickstart cluster first)
 	@if [ -x $(BIN)/cluster ]; then $(MAKE) --no-print-directory quickstart-down KEEP=packages; fi
-	@find build -mindepth 1 ! -path build/e2e ! -path build/e2e/installed-packages -delete
+	@[ ! -d build ] || find build -mindepth 1 ! -path build/e2e ! -path build/e2e/installed-packages -delete
 
 .PHONY: help quickstart quickstart-down test unit e2e build configure bench mutants cuts fuzz asan tsan asan-e2e tsan-e2e lint image deploy clean

@@ -16,12 +16,12 @@ failures=()
 note() { printf '== %s  (%d s)\n' "$1" "$SECONDS"; }
 must() { "$@" || { echo "test: '$*' failed" >&2; echo "$passed passed, $((failed + 1)) failed"; exit 1; }; }
 
-count() {  # count NAME PASSED FAILED CODE: a runner that died without a count is one failure
+count() {  # count NAME PASSED FAILED CODE [SKIPPED]: a runner that died without a count is one failure
   passed=$((passed + $2))
   failed=$((failed + $3))
   if [ "$4" != 0 ] && [ "$3" = 0 ]; then failed=$((failed + 1)); fi
   if [ "$4" != 0 ]; then failures+=("$1"); fi
-  printf '   %-22s %4d passed, %d failed\n' "$1" "$2" "$3"
+  printf '   %-22s %4d passed, %d failed%s\n' "$1" "$2" "$3" "${5:+, $5 skipped}"
 }
 
 run_unit() {
@@ -32,7 +32,7 @@ run_unit() {
     code=$?
     ok=$(sed -n 's/^\[  PASSED  \] \([0-9]*\) tests\{0,1\}\.$/\1/p' "$log" | tail -1)
     bad=$(sed -n 's/^\[  FAILED  \] \([0-9]*\) tests\{0,1\}, listed below:$/\1/p' "$log" | tail -1)
-    count "$name" "${ok:-0}" "${bad:-0}" $code
+    count "$name" "${ok:-0}" "${bad:-0}" $code "$(sed -n 's/^\[  SKIPPED \] \([0-9]*\) tests\{0,1\}, listed below:$/\1/p' "$log" | tail -1)"
     [ $code = 0 ] || { grep -E '^\[  FAILED|Failure$|ERROR: |WARNING: ThreadSanitizer' "$log" | head -20; tail -5 "$log"; }
   done
 }

@@ -190,7 +190,7 @@ func TestTheOperatorSaysWhyItCannotReachTheAPIServer(t *testing.T) {
 			}
 			path := filepath.Join(t.TempDir(), "kubeconfig")
 			must(t, os.WriteFile(path, []byte(strings.Join(lines, "\n")), 0o600))
-			command, err := k8s.Command(ctx, filepath.Join(root, "build/release/bin/collage"), "operator", "--namespace=default", "--listen=127.0.0.1:0", "--kubeconfig="+path)
+			command, err := k8s.Command(ctx, program(), "operator", "--namespace=default", "--listen=127.0.0.1:0", "--kubeconfig="+path)
 			must(t, err)
 			var said bytes.Buffer
 			command.Stderr = &said

@@ -1,7 +1,6 @@
 package suite
 
 import (
-	"cmp"
 	"fmt"
 	"os"
 	"os/exec"
@@ -79,7 +78,7 @@ func newCutBench(t *testing.T) *cutBench {
 
 func (b *cutBench) start(t *testing.T) {
 	t.Helper()
-	command, err := k8s.Command(ctx, filepath.Join(root, "build", cmp.Or(sanitized, "release"), "bin/collage"), "operator", "--namespace="+system,
+	command, err := k8s.Command(ctx, program(), "operator", "--namespace="+system,
 		"--pod-name=cut", "--listen=127.0.0.1:0", "--kubeconfig="+b.kubeconfig, "--log-format=text")
 	must(t, err)
 	log, err := os.OpenFile(b.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)

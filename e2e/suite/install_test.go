@@ -205,7 +205,7 @@ func TestVolumesOutliveUpgradesAndUninstallation(t *testing.T) {
 	goOn("an uninstallation")
 	doctor := make(chan string, 1)
 	go func() {
-		command, err := k8s.Command(ctx, filepath.Join(root, "build/release/bin/collage"), "doctor", "--namespace="+system, "--kubeconfig="+k8s.Kubeconfig())
+		command, err := k8s.Command(ctx, program(), "doctor", "--namespace="+system, "--kubeconfig="+k8s.Kubeconfig())
 		if err != nil {
 			doctor <- err.Error()
 			return

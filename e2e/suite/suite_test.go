@@ -111,6 +111,11 @@ func run(m *testing.M) int {
 	return code
 }
 
+// program is what is in the images, for tests that run it outside a pod.
+func program() string {
+	return filepath.Join(root, "build", cmp.Or(sanitized, "release"), "bin/collage")
+}
+
 func give(what string, err error) int {
 	fmt.Fprintf(os.Stderr, "suite: %s: %v\n", what, err)
 	logs()

@@ -92,6 +92,12 @@ bool Examination::resources() {
       *items = *std::move(listed);
       continue;
     }
+    // The version is told to anybody: this is the first thing that needs credentials.
+    if (absl::IsUnauthenticated(listed.status())) {
+      return bad("API server",
+                 absl::StrCat("it refuses the credentials of the kubeconfig or the ServiceAccount: ",
+                              listed.status().message()));
+    }
     there = bad(base::cat("CRD ", resource->plural, ".", resource->group),
                 absl::IsNotFound(listed.status())
                     ? "the API server does not know it: kubectl apply --server-side -f crds/"

@@ -94,7 +94,7 @@ struct Case {
 const Case kCases[] = {
     {"TheAPIServerRefusesUs",
      [](auto& server, bool&) { server.fail_next("", "", Fault::answer(401, "Unauthorized"), 100); },
-     "API server", ""},
+     "API server", "refuses the credentials"},
     {"AResourceIsNotThere",
      [](auto& server, bool&) {
        server.fail_next("list", "storagenodes", Fault::answer(404, "NotFound"), 100);
