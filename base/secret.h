@@ -5,6 +5,8 @@
 #include <string>
 #include <utility>
 
+#include "absl/status/status.h"
+
 namespace collage::base {
 
 // A value that must never reach a log, an event, an argument list or a file that others read.
@@ -23,5 +25,8 @@ class Secret {
 };
 
 using Secrets = std::map<std::string, Secret>;
+
+// Somebody else's words with every value of these made "***": what goes into a condition, an event or a log.
+absl::Status without_secrets(const absl::Status& status, const Secrets& secrets);
 
 }  // namespace collage::base

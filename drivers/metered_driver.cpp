@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/metrics.h"
+#include "base/secret.h"
 #include "base/status.h"
 
 namespace collage::drivers {
@@ -24,8 +25,10 @@ const absl::Status& status_of(const absl::StatusOr<T>& result) {
 // Thread safe when the driver is.
 class MeteredDriver final : public Driver, private Attacher, private CapacityReporter {
  public:
-  explicit MeteredDriver(std::unique_ptr<Driver> driver)
-      : driver_(std::move(driver)), csi_driver_(csi_driver_name(driver_->info().kind)) {}
+  MeteredDriver(std::unique_ptr<Driver> driver, base::Secrets secrets)
+      : driver_(std::move(driver)),
+        csi_driver_(csi_driver_name(driver_->info().kind)),
+        secrets_(std::move(secrets)) {}
 
   const DriverInfo& info() const override { return driver_->info(); }
   Attacher* attacher() override { return driver_->attacher() == nullptr ? nullptr : this; }
@@ -92,22 +95,24 @@ class MeteredDriver final : public Driver, private Attacher, private CapacityRep
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begun;
     histogram.observe(took.count(),
                       {csi_driver_, method, base::grpc_code_name(status_of(result).code()), "false"});
-    return result;
+    if (status_of(result).ok()) return result;
+    return base::without_secrets(status_of(result), secrets_);
   }
 
   const std::unique_ptr<Driver> driver_;
   const std::string csi_driver_;
+  const base::Secrets secrets_;
 };
 
 }  // namespace
 
-std::unique_ptr<Driver> metered(std::unique_ptr<Driver> driver) {
-  return std::make_unique<MeteredDriver>(std::move(driver));
+std::unique_ptr<Driver> metered(std::unique_ptr<Driver> driver, base::Secrets secrets) {
+  return std::make_unique<MeteredDriver>(std::move(driver), std::move(secrets));
 }
 
 absl::StatusOr<std::unique_ptr<Driver>> make_driver(const Kind& kind, const DriverConfig& config) {
   COLLAGE_ASSIGN_OR_RETURN(std::unique_ptr<Driver> driver, kind.make(config));
-  return metered(std::move(driver));
+  return metered(std::move(driver), config.credentials);
 }
 
 }  // namespace collage::drivers

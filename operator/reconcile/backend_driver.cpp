@@ -110,7 +110,7 @@ absl::Status BackendController::use_credentials(const base::Context& context,
       absl::StrCat("correct ", absl::StrJoin(kind.info.credentials, ", "), " there (kubectl -n ",
                    key.name_space, " edit secret ", key.name, ")");
   const auto refuse = [&](const absl::Status& why, const std::string& what, const std::string& advice) {
-    const absl::Status clean = without_secrets(why, *secrets);
+    const absl::Status clean = base::without_secrets(why, *secrets);
     memory.credentials_status =
         absl::Status(clean.code(), absl::StrCat("spec.credentialsSecret: Secret ", key.to_string(), " ", what,
                                                 " (", clean.message(), "): ", advice));
@@ -163,7 +163,7 @@ absl::Status BackendController::use_credentials(const base::Context& context,
 // is done to it.
 void BackendController::take_probe(const drivers::Kind& kind, const absl::Status& status,
                                    const drivers::ProbeResult& result, Memory& memory) {
-  memory.probe = without_secrets(status, memory.credentials);
+  memory.probe = base::without_secrets(status, memory.credentials);
   const bool known = !memory.system_id.empty();
   memory.identity = known && absl::IsFailedPrecondition(status) ? memory.probe : absl::OkStatus();
   if (!kind.info.credentials.empty()) {
@@ -191,7 +191,9 @@ void BackendController::probe(const base::Context& context, const drivers::Kind&
     memory.probe = absl::OkStatus();
     return;
   }
+  const bool refused = !kind.info.credentials.empty() && is_about_credentials(memory.probe);
   if (memory.probe.ok() && now - memory.probed_at < kProbeEvery) return;
+  if (refused && now - memory.probed_at < kRefusedAgain) return;
   memory.probed_at = now;
   const bool here = kind.info.control == drivers::ControlPlace::kAnywhere;
   const auto result = memory.driver->probe(context.with_timeout(kProbeTimeout),

@@ -7,7 +7,6 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/strings/str_replace.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/retry.h"
@@ -64,19 +63,6 @@ absl::StatusOr<base::Secrets> read_credentials(const base::Context& context, kub
 
 bool is_about_the_secret(const absl::Status& status) {
   return absl::IsNotFound(status) || absl::IsPermissionDenied(status) || absl::IsInvalidArgument(status);
-}
-
-absl::Status without_secrets(const absl::Status& status, const base::Secrets& secrets) {
-  if (status.ok()) return status;
-  std::string message(status.message());
-  // Shorter ones would tear ordinary words apart, and are guessed anyway.
-  constexpr size_t kShortest = 4;
-  for (const auto& [key, secret] : secrets) {
-    if (secret.reveal().size() < kShortest) continue;
-    message = absl::StrReplaceAll(message, {{secret.reveal(), "***"}});
-    message = absl::StrReplaceAll(message, {{absl::Base64Escape(secret.reveal()), "***"}});
-  }
-  return absl::Status(status.code(), message);
 }
 
 SecretWatches::SecretWatches(kube::Client& client, std::string name_space,

@@ -27,9 +27,6 @@ absl::StatusOr<base::Secrets> read_credentials(const base::Context& context, kub
 // True for what read_credentials() says about the Secret itself, not about the way to it.
 bool is_about_the_secret(const absl::Status& status);
 
-// A driver's words with every value of the Secret made "***": what goes into a condition, an event or a log.
-absl::Status without_secrets(const absl::Status& status, const base::Secrets& secrets);
-
 // Tells when one of a few Secrets changes: a watch each, by name (a field selector), in one namespace. Where
 // the right to watch is not given, changes are found by the reconcile that reads the Secret again every
 // minute. Thread safe.

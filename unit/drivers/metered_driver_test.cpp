@@ -55,6 +55,31 @@ TEST(MeteredDriver, CountsEveryCallByMethodAndCodeAndHidesNothing) {
   }
 }
 
+TEST(MeteredDriver, KeepsTheCredentialsOutOfEveryError) {
+  testing::FakeDriverOptions options;
+  auto fake = std::make_unique<testing::FakeDriver>(options);
+  const absl::Status telling =
+      absl::InternalError("login of admin with s3cr3t-word failed, Basic czNjcjN0LXdvcmQ=");
+  for (const Verb verb : {Verb::kProbe, Verb::kCreate, Verb::kRemove, Verb::kFind, Verb::kInspect,
+                          Verb::kList, Verb::kAttach, Verb::kDetach, Verb::kCapacity})
+    fake->fail_before(verb, telling);
+  const auto driver = metered(std::move(fake), {{"password", base::Secret("s3cr3t-word")}});
+  const base::Context context;
+  const CreateRequest request{
+      .name = "pvc-1", .required_bytes = 1 << 20, .capabilities = {VolumeCapability{}}};
+  const std::vector<absl::Status> errors{driver->probe(context, {}).status(),
+                                         driver->create(context, request).status(),
+                                         driver->remove(context, "x"),
+                                         driver->find(context, "x").status(),
+                                         driver->inspect(context, "x").status(),
+                                         driver->list(context, "", 0).status(),
+                                         driver->attacher()->attach(context, "x", "n", {}, false).status(),
+                                         driver->attacher()->detach(context, "x", "n"),
+                                         driver->capacity_reporter()->capacity(context, {}, {}).status()};
+  for (const absl::Status& error : errors)
+    EXPECT_EQ(error, absl::InternalError("login of admin with *** failed, Basic ***"));
+}
+
 TEST(MeteredDriver, HasThePartsThatTheDriverHas) {
   testing::FakeDriverOptions options{.attaches = false, .reports_capacity = false};
   const auto driver = metered(std::make_unique<testing::FakeDriver>(options));

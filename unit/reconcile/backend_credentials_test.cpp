@@ -39,11 +39,13 @@ struct Vault {
   std::string system_id = "vault-1";
   absl::Status down;                 // it does not answer
   std::vector<std::string> creates;  // the password of each
+  int logins = 0;
   std::function<void()> during_create;
   std::shared_ptr<testing::FakeDriver> storage;
 
   absl::Status let_in(const std::string& password) {
     std::lock_guard lock(mutex);
+    ++logins;
     if (!down.ok()) return down;
     if (accepted.contains(password)) return absl::OkStatus();
     // A storage system that repeats what it was told, as some do.
@@ -222,6 +224,18 @@ TEST_F(BackendCredentialsTest, AWrongSecretAtTheBeginningSaysWhichKeyToCorrect) 
               AllOf(HasSubstr("Secret collage-system/vault-admin is not accepted by the storage system"),
                     HasSubstr("correct password there"), Not(HasSubstr("earlier credentials"))));
   EXPECT_EQ(condition("Ready", "status"), "False");
+  // Whatever brings the controller back to it, the account is not tried again so soon: it might be locked.
+  server_.update(kube::kStorageBackends, "safe",
+                 [](Json& backend) { backend["spec"]["limits"]["maxVolumes"] = 7; });
+  ASSERT_TRUE(server_.wait_until([&] {
+    const Json backend = *server_.get(kube::kStorageBackends, "safe");
+    return base::get_int(backend, "/status/observedGeneration", 0) ==
+           base::get_int(backend, "/metadata/generation", -1);
+  }));
+  {
+    std::lock_guard lock(vault_.mutex);
+    EXPECT_EQ(vault_.logins, 1);
+  }
   server_.put(secret(kOld));
   EXPECT_TRUE(works());
 }
