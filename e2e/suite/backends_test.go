@@ -10,7 +10,7 @@ import (
 
 // Backends of their own, each in a folder of the share, so that a test may do to them what it likes.
 
-// backend makes one of kind image; spec goes on after the driver block, in YAML's flow style.
+// backend makes one of kind image, to be called before space(): at the end the claims must go first. spec goes on after the driver block, in YAML's flow style.
 func backend(t *testing.T, name, spec string) (directory string) {
 	t.Helper()
 	directory = cluster.ShareDir + "/" + name
@@ -45,8 +45,8 @@ func gone(kind, name string) error {
 
 func TestLimitsHoldAmongClaimsThatComeTogetherAndRaisedOnesWakeThem(t *testing.T) {
 	t.Parallel()
-	namespace := space(t)
 	backend(t, "limited", "storageClasses: [{name: limited, volumeBindingMode: Immediate}], limits: {maxVolumes: 3, maxProvisioned: 3Mi, maxVolumeSize: 2Mi}")
+	namespace := space(t)
 	manifest := claim{name: "large", class: "limited", size: "3Mi"}.manifest(namespace)
 	for i := range 5 {
 		manifest += claim{name: fmt.Sprintf("c%d", i), class: "limited", size: "1Mi"}.manifest(namespace)
@@ -80,8 +80,8 @@ func TestLimitsHoldAmongClaimsThatComeTogetherAndRaisedOnesWakeThem(t *testing.T
 
 func TestNamespacesAreLetInByTheirLabels(t *testing.T) {
 	t.Parallel()
-	namespace := space(t)
 	backend(t, "guarded", "storageClasses: [{name: guarded, volumeBindingMode: Immediate}], allowedNamespaces: {matchLabels: {storage: allowed}}")
+	namespace := space(t)
 	apply(t, claim{name: "first", class: "guarded", size: "1Mi"}.manifest(namespace))
 	eventually(t, "the refusal", func() error {
 		return warned(namespace, "first", "ProvisioningFailed", "spec.allowedNamespaces", namespace)
@@ -100,9 +100,9 @@ func TestNamespacesAreLetInByTheirLabels(t *testing.T) {
 
 func TestABackendInUseIsDeletedByItsPolicy(t *testing.T) {
 	t.Parallel()
-	namespace := space(t)
 	backend(t, "blocked", "storageClasses: [{name: blocked, volumeBindingMode: Immediate}]")
 	kept := backend(t, "deleted", "deletionPolicy: Delete, storageClasses: [{name: deleted, volumeBindingMode: Immediate, reclaimPolicy: Retain}]")
+	namespace := space(t)
 	apply(t, claim{name: "b", class: "blocked", size: "1Mi"}.manifest(namespace)+
 		claim{name: "gone", class: "deleted", size: "1Mi"}.manifest(namespace)+
 		claim{name: "bound", class: "deleted", size: "1Mi"}.manifest(namespace))
@@ -175,8 +175,8 @@ func TestClassesAreKeptMadeAnewAndNeverTakenFromOthers(t *testing.T) {
 
 func TestAShareThatWasSwappedIsLeftAloneUntilTheOldOneIsBack(t *testing.T) {
 	t.Parallel()
-	namespace := space(t)
 	directory := backend(t, "swapped", "storageClasses: [{name: swapped, volumeBindingMode: Immediate}]")
+	namespace := space(t)
 	apply(t, claim{name: "c", class: "swapped", size: "1Mi"}.manifest(namespace))
 	eventually(t, "the volume", func() error { return bound(namespace, 1) })
 	volume := volumeOf(t, namespace, "c")

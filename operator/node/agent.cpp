@@ -94,7 +94,11 @@ absl::StatusOr<base::Json> AgentImpl::carry_out(const Context& context, const st
                        volume, [driver = found->driver, verb, asked](const Context& c) {
                          return drivers::carry_out(c, *driver, verb, asked);
                        });
-  if (verb == drivers::Verb::kProbe || !found->lane->stuck().empty()) backends_.recheck();
+  // A refusal may mean that the storage is another one now, which the cluster should know at once.
+  if (verb == drivers::Verb::kProbe || absl::IsFailedPrecondition(result.status()) ||
+      !found->lane->stuck().empty()) {
+    backends_.recheck();
+  }
   // The id of this node's own storage is not the backend's.
   if (found->owned() && verb == drivers::Verb::kProbe && result.ok()) return base::Json::object();
   return result;

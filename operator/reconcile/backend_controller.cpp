@@ -98,15 +98,16 @@ void BackendController::add_handlers() {
     for (const auto& backend : world_.backend_objects.list()) enqueue_later(backend->meta.name);
   });
   world_.volumes.add_handler([this](const auto& before, const auto& after) {
-    if (before && after) return;
+    if (before && after && before->phase == after->phase) return;
     auto handle = engine::parse_handle((after ? after : before)->handle);
     if (!handle.ok()) return;
     auto object = world_.backend_objects.get(handle->backend);
     if (!object) return;
-    // The last volume of a backend that is being deleted sets it free at once.
+    // The last volume of a backend that is being deleted sets it free at once, and one that was released may
+    // be removed now.
     if (object->meta.deleting) {
       controller_.enqueue(handle->backend);
-    } else {
+    } else if (!before || !after) {
       enqueue_later(handle->backend);
     }
   });

@@ -602,5 +602,20 @@ TEST_F(BackendControllerTest, AttachmentsThatTheStorageKnowsNothingOfAreTold) {
   EXPECT_THAT(told(), ::testing::ElementsAre("csi-lost-node-a", "csi-moved-node-a"));
 }
 
+TEST_F(BackendControllerTest, AVolumeThatIsReleasedWhileItsBackendGoesIsRemovedAtOnce) {
+  both_nodes_ready();
+  server_.put(share().deletion_policy("Delete"));
+  start();
+  ASSERT_TRUE(ready());
+  server_.put(retained("pvc-1").bound());
+  ASSERT_TRUE(server_.wait_until([&] { return world_->volumes.get("pvc-1") != nullptr; }));
+  server_.remove(kube::kStorageBackends, "share");
+  ASSERT_TRUE(says("Ready", "1 of them bound"));
+  EXPECT_EQ(policy_of("pvc-1"), "Retain");
+  server_.update(kube::kPersistentVolumes, "pvc-1",
+                 [](Json& object) { object["status"]["phase"] = "Released"; });
+  EXPECT_TRUE(server_.wait_until([&] { return policy_of("pvc-1") == "Delete"; }));
+}
+
 }  // namespace
 }  // namespace collage::reconcile
