@@ -20,12 +20,6 @@ using base::Json;
 constexpr char kDriverLabel[] = "csi.storage.k8s.io/drivername";
 constexpr char kHostname[] = "kubernetes.io/hostname";
 
-std::string object_name(const std::string& storage_class, const drivers::Topology& segment) {
-  std::string content = storage_class;
-  for (const auto& [key, value] : segment) absl::StrAppend(&content, "\n", key, "=", value);
-  return absl::StrCat("csisc-", base::sha256_hex(content).substr(0, 20));
-}
-
 // A LabelSelector over nodes. Empty: all of them.
 Json node_topology(const SegmentCapacity& room) {
   Json selector = Json::object();
@@ -37,13 +31,19 @@ Json node_topology(const SegmentCapacity& room) {
   return selector;
 }
 
+// The class and the nodes of an object cannot be changed once it is made: others have an object of their own.
+std::string object_name(const std::string& storage_class, const SegmentCapacity& room) {
+  const std::string content = absl::StrCat(storage_class, "\n", base::dump_json(node_topology(room)));
+  return absl::StrCat("csisc-", base::sha256_hex(content).substr(0, 20));
+}
+
 Json capacity_object(const World& world, const engine::Backend& backend, const std::string& storage_class,
                      const SegmentCapacity& room) {
   Json object = {
       {"apiVersion", kube::kCsiStorageCapacities.api_version()},
       {"kind", "CSIStorageCapacity"},
       {"metadata",
-       {{"name", object_name(storage_class, room.segment)},
+       {{"name", object_name(storage_class, room)},
         {"namespace", world.name_space},
         {"labels",
          {{kDriverLabel, drivers::csi_driver_name(backend.spec.kind)},
@@ -139,7 +139,7 @@ absl::Status CapacityPublisher::publish(const base::Context& context, const engi
   std::set<std::string> wanted;
   for (const auto& storage_class : backend.spec.storage_classes) {
     for (const SegmentCapacity& room : segments) {
-      const std::string name = object_name(storage_class.name, room.segment);
+      const std::string name = object_name(storage_class.name, room);
       wanted.insert(name);
       const auto present = world_.capacities.get(kube::Key{world_.name_space, name}.to_string());
       const bool differs = present == nullptr || present->storage_class != storage_class.name ||

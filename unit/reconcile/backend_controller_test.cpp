@@ -438,8 +438,11 @@ TEST_F(BackendControllerTest, ANodeWithoutTheShareGetsNoVolumePlaced) {
     return rooms.size() == 1 ? base::get_string(rooms[0], "/nodeTopology/matchExpressions/0/values/0") : "?";
   };
   EXPECT_TRUE(server_.wait_until([&] { return without() == "host-b"; })) << without();
+  const std::string one = base::get_string(server_.list(kube::kCsiStorageCapacities)[0], "/metadata/name");
   node_says("node-b", "share", true);
   EXPECT_TRUE(server_.wait_until([&] { return without().empty(); })) << without();
+  EXPECT_NE(base::get_string(server_.list(kube::kCsiStorageCapacities)[0], "/metadata/name"), one)
+      << "the nodes of an object cannot be changed";
 }
 
 TEST_F(BackendControllerTest, TheClusterIsRegisteredOnceAndRecorded) {
