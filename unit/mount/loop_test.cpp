@@ -44,6 +44,36 @@ TEST_F(Loop, AttachTwiceIsOneDevice) {
   EXPECT_NE(first->file_inode, 0u);
 }
 
+// A volume that was taken from its holder is a clone on a share that can clone.
+TEST_F(Loop, ACloneHasTheBlockSizeThatItsFileSystemWasMadeFor) {
+  const std::string disk = make_image("disk", 320 << 20), share = make_directory("share");
+  ASSERT_EQ(
+      std::system(("mkfs.xfs -q -m reflink=1 " + disk + " && mount -o loop " + disk + " " + share).c_str()),
+      0);
+  const std::string image = make_image("share/v1", 16 << 20), clone = make_directory("share/v2") + "/image.0";
+  const auto first = attach(image);
+  ASSERT_TRUE(first.ok()) << first.status();
+  const FileSystem ext4{.type = "ext4"};  // so small a one has blocks of 1 KiB
+  const std::string before = make_directory("before"), after = make_directory("after");
+  ASSERT_TRUE(mounter_->mount({}, "fast/v1", *first, ext4, before).ok());
+  std::ofstream(before + "/file") << "kept";
+  sync();
+  ASSERT_EQ(std::system(("cp --reflink=always " + image + " " + clone).c_str()), 0);
+  const auto second = attach(clone);
+  ASSERT_TRUE(second.ok()) << second.status();
+  const absl::Status mounted = mounter_->mount({}, "fast/v2", *second, ext4, after);
+  ASSERT_TRUE(mounted.ok()) << mounted;
+  EXPECT_TRUE(std::filesystem::exists(after + "/file"));
+  for (const auto& reached : {first, second}) {
+    const base::UniqueFd fd(open(reached->path.c_str(), O_RDONLY | O_CLOEXEC));
+    int bytes = 0;
+    EXPECT_EQ(ioctl(fd.get(), BLKSSZGET, &bytes), 0);
+    EXPECT_EQ(bytes, 512);
+  }
+  umount2(after.c_str(), MNT_DETACH);
+  umount2(before.c_str(), MNT_DETACH);
+}
+
 TEST_F(Loop, EachVolumeHasItsOwnDeviceThoughTheFilesHaveOneName) {
   const auto one = attach(make_image("v1", 8 << 20)), other = attach(make_image("v2", 8 << 20));
   ASSERT_TRUE(one.ok() && other.ok());

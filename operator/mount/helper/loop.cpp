@@ -109,10 +109,16 @@ absl::Status adopt(const Loop& loop, const std::string& file, bool read_only) {
   return absl::OkStatus();
 }
 
+// What a file system is made for stays: by itself the kernel would choose the size that direct I/O to this
+// very file wants, which is larger for a file that shares blocks with a clone, and the file system that was
+// made before would not be mounted any more. Where 512 is too small for direct I/O, the kernel does without.
+constexpr uint32_t kBlockSize = 512;
+
 // OK and errno 0, or the errno of the kernel's refusal.
 int configure(int loop, int file, const std::string& name, bool read_only, bool direct) {
   loop_config config{};
   config.fd = static_cast<uint32_t>(file);
+  config.block_size = kBlockSize;
   config.info.lo_flags = (read_only ? LO_FLAGS_READ_ONLY : 0) | (direct ? LO_FLAGS_DIRECT_IO : 0);
   std::strncpy(reinterpret_cast<char*>(config.info.lo_file_name), name.c_str(), LO_NAME_SIZE - 1);
   return ::ioctl(loop, LOOP_CONFIGURE, &config) == 0 ? 0 : errno;
