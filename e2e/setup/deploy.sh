@@ -27,6 +27,8 @@ echo "deploy: ${IMAGE} to context ${CONTEXT}, namespace collage-system"
 kubectl --context "$CONTEXT" version >/dev/null || { echo "deploy: context $CONTEXT does not answer; see: kubectl config get-contexts" >&2; exit 1; }
 # Helm makes CRDs once and never changes them: this does.
 kubectl --context "$CONTEXT" apply --server-side --force-conflicts -f helm/collage/crds
-helm --kube-context "$CONTEXT" upgrade --install collage helm/collage --namespace collage-system --create-namespace \
+# With the label that lets the agents mount, where the cluster enforces Pod Security.
+kubectl --context "$CONTEXT" apply --server-side --force-conflicts -f manifests/namespace.yaml
+helm --kube-context "$CONTEXT" upgrade --install collage helm/collage --namespace collage-system \
   --set-string image.repository="${IMAGE%:*}",image.tag="${IMAGE##*:}" ${VALUES:+--values "$VALUES"} --wait --timeout 5m
 kubectl --context "$CONTEXT" -n collage-system get pods -o wide
