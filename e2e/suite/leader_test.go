@@ -63,7 +63,14 @@ func bothReady(t *testing.T) string {
 	kubectl(t, "-n", system, "rollout", "status", "deployment", "--timeout=2m")
 	var pod string
 	eventually(t, "a leader", func() (err error) {
-		pod, err = leader()
+		if pod, err = leader(); err != nil {
+			return err
+		}
+		// A release that was uninstalled took the right to give the Lease back with it: its holder is gone then.
+		going, err := k8s.Kubectl(ctx, "-n", system, "get", "pod", pod, "-o", "jsonpath={.metadata.deletionTimestamp}")
+		if err == nil && going != "" {
+			err = fmt.Errorf("%s is on its way out", pod)
+		}
 		return err
 	})
 	return pod
