@@ -53,6 +53,9 @@ func TestTheOperatorIsKilledAmidClaimsAndNothingLeaks(t *testing.T) {
 // killOperators kills every operator process again and again until the function that it answers is called.
 func killOperators(t *testing.T) (stop func()) {
 	t.Helper()
+	// New pods: kubelet lets those that ended before wait longer each time.
+	kubectl(t, "-n", system, "delete", "pods", "-l", "app.kubernetes.io/component=operator", "--timeout=1m")
+	bothReady(t)
 	quit, done := make(chan struct{}), make(chan int)
 	go func() {
 		kills := 0
