@@ -16,7 +16,8 @@ class Clock {
   virtual ~Clock() = default;
   // Never goes back; stands still while the machine is suspended. For deadlines and back-off.
   virtual Monotonic now() const = 0;
-  // Never goes back and goes on while the process is stopped or the machine suspended (CLOCK_BOOTTIME). For leases.
+  // Never goes back and goes on while the process is stopped or the machine suspended (CLOCK_BOOTTIME). For
+  // leases.
   virtual std::chrono::nanoseconds boot_time() const = 0;
   // The date, for timestamps that others read. May jump.
   virtual Wall wall() const = 0;

@@ -18,8 +18,8 @@ struct Field {
   std::string value;
 };
 
-// What every blocking call takes first: when to give up (stop token, deadline) and who is asking (log fields).
-// A value, cheap to copy; derived contexts only ever narrow: an earlier deadline, one more field.
+// What every blocking call takes first: when to give up (stop token, deadline) and who is asking (log
+// fields). A value, cheap to copy; derived contexts only ever narrow: an earlier deadline, one more field.
 // Thread safe as any const value is.
 class Context {
  public:
@@ -30,8 +30,8 @@ class Context {
   Context with_field(std::string_view key, std::string_view value) const;
   Context with_deadline(Clock::Monotonic deadline) const;  // the earlier of the two wins
   Context with_timeout(std::chrono::nanoseconds timeout) const;
-  // Ends as soon as `guard` is not OK, with its status: asked whenever status() is, so before each step of work that must
-  // not begin any more. A sleep or a wait under way is not woken by it. Thread safe, quick.
+  // Ends as soon as `guard` is not OK, with its status: asked whenever status() is, so before each step of
+  // work that must not begin any more. A sleep or a wait under way is not woken by it. Thread safe, quick.
   Context with_guard(std::function<absl::Status()> guard) const;
   // Same fields and deadline, stopped by `stop` instead.
   Context with_stop(std::stop_token stop) const;

@@ -30,13 +30,15 @@ class UniqueFd {
 };
 
 absl::StatusOr<std::string> read_file(const std::string& path, size_t max_bytes = 16 << 20);
-// A temporary file in the same directory, fsync, rename, fsync of the directory: after a crash the old or the new content is
-// there, never a part. Mode e.g. 0600.
+// A temporary file in the same directory, fsync, rename, fsync of the directory: after a crash the old or the
+// new content is there, never a part. Mode e.g. 0600.
 absl::Status write_file_atomic(const std::string& path, std::string_view content, mode_t mode);
 absl::Status fsync_directory(const std::string& directory);
-absl::Status make_directories(const std::string& path, mode_t mode);  // mkdir -p; existing ones are left as they are
-absl::Status remove_file(const std::string& path);                    // OK when it is not there; the directory is fsynced
-absl::StatusOr<std::vector<std::string>> list_directory(const std::string& path);  // names, sorted, without . and ..
+absl::Status make_directories(const std::string& path,
+                              mode_t mode);         // mkdir -p; existing ones are left as they are
+absl::Status remove_file(const std::string& path);  // OK when it is not there; the directory is fsynced
+absl::StatusOr<std::vector<std::string>> list_directory(
+    const std::string& path);  // names, sorted, without . and ..
 bool exists(const std::string& path);
 
 // An exclusive flock on `path` (created 0600), held as long as the object lives: one process a resource.

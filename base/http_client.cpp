@@ -159,8 +159,8 @@ bool before_sending(std::string_view message) {
   return false;
 }
 
-// After an answer was cut off, the library may put the connection, which it has closed, back into its pool. The
-// next request finds a descriptor that is closed already: not a byte of it can have been written.
+// After an answer was cut off, the library may put the connection, which it has closed, back into its pool.
+// The next request finds a descriptor that is closed already: not a byte of it can have been written.
 bool on_closed_connection(const http::http_exception& error) {
   return std::string_view(error.what()) == "Failed to write request headers" &&
          error.error_code().value() == EBADF;

@@ -10,9 +10,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
-// The one place that parses and prints JSON. Headers see the forward declaration only; a .cpp that looks inside a value
-// includes <nlohmann/json.hpp>. Exceptions of the library never leave base/json.cpp: read fields with the functions below,
-// which answer with a default where a field is missing or of another type.
+// The one place that parses and prints JSON. Headers see the forward declaration only; a .cpp that looks
+// inside a value includes <nlohmann/json.hpp>. Exceptions of the library never leave base/json.cpp: read
+// fields with the functions below, which answer with a default where a field is missing or of another type.
 namespace collage::base {
 
 using Json = nlohmann::json;
@@ -23,8 +23,8 @@ absl::StatusOr<Json> parse_json(std::string_view text);
 std::string dump_json(const Json& value);
 std::string dump_json_pretty(const Json& value);
 
-// Fields by JSON pointer without escapes: get_string(pvc, "/metadata/name"). A key that contains '/' or '~' is written as in
-// RFC 6901 ("~1", "~0"). Never throw.
+// Fields by JSON pointer without escapes: get_string(pvc, "/metadata/name"). A key that contains '/' or '~'
+// is written as in RFC 6901 ("~1", "~0"). Never throw.
 const Json* find(const Json& value, std::string_view pointer);  // nullptr when missing
 std::string get_string(const Json& value, std::string_view pointer, std::string_view otherwise = "");
 int64_t get_int(const Json& value, std::string_view pointer, int64_t otherwise = 0);

@@ -12,7 +12,8 @@
 
 // Structured logs: a constant message in lower case plus key=value fields; the context's fields are added.
 //   log::info(context, "volume created", {{"volume", handle}, {"bytes", size}});
-// Text for a person ("2026-11-22T16:56:38Z INFO  volume created volume=fast/x bytes=42") or one JSON object a line
+// Text for a person ("2026-11-22T16:56:38Z INFO  volume created volume=fast/x bytes=42") or one JSON object a
+// line
 // ({"time","level","message",...}). Written to stderr. Thread safe.
 namespace collage::base::log {
 
@@ -34,8 +35,8 @@ class Value {
   Value(const Secret&) : text_("***") {}
   Value(bool value) : text_(value ? "true" : "false"), quoted_(false) {}
   template <typename T>
-    requires std::integral<T> || std::floating_point<T>
-  Value(T number) : text_(std::to_string(number)), quoted_(false) {}
+  requires std::integral<T> || std::floating_point<T> Value(T number)
+      : text_(std::to_string(number)), quoted_(false) {}
 
   const std::string& text() const { return text_; }
   bool quoted() const { return quoted_; }
@@ -52,13 +53,21 @@ struct Pair {
 using Pairs = std::initializer_list<Pair>;
 
 void write(Level level, const Context& context, std::string_view message, Pairs pairs);
-inline void debug(const Context& c, std::string_view message, Pairs pairs = {}) { write(Level::kDebug, c, message, pairs); }
-inline void info(const Context& c, std::string_view message, Pairs pairs = {}) { write(Level::kInfo, c, message, pairs); }
-inline void warning(const Context& c, std::string_view message, Pairs pairs = {}) { write(Level::kWarning, c, message, pairs); }
-inline void error(const Context& c, std::string_view message, Pairs pairs = {}) { write(Level::kError, c, message, pairs); }
+inline void debug(const Context& c, std::string_view message, Pairs pairs = {}) {
+  write(Level::kDebug, c, message, pairs);
+}
+inline void info(const Context& c, std::string_view message, Pairs pairs = {}) {
+  write(Level::kInfo, c, message, pairs);
+}
+inline void warning(const Context& c, std::string_view message, Pairs pairs = {}) {
+  write(Level::kWarning, c, message, pairs);
+}
+inline void error(const Context& c, std::string_view message, Pairs pairs = {}) {
+  write(Level::kError, c, message, pairs);
+}
 
-// What goes on for long is told when it begins, when it changes, and every half minute, however often it is seen. One a
-// loop; not thread safe.
+// What goes on for long is told when it begins, when it changes, and every half minute, however often it is
+// seen. One a loop; not thread safe.
 class Seldom {
  public:
   // Is `what` worth a line now?

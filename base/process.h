@@ -8,10 +8,11 @@ namespace collage::base {
 
 // The process's life: signals become a stop token.
 //
-//   main: block_signals() before any library starts a thread  ->  Process process;  ->  work until process.stop()  ->  return
+//   main: block_signals() before any library starts a thread  ->  Process process;  ->  work until
+//   process.stop()  ->  return
 //
-// SIGPIPE is ignored. SIGTERM and SIGINT request stop; a second one, or `grace` (25 s) after the first, ends the process at
-// once with code 1. SIGHUP calls the reload function, if any.
+// SIGPIPE is ignored. SIGTERM and SIGINT request stop; a second one, or `grace` (25 s) after the first, ends
+// the process at once with code 1. SIGHUP calls the reload function, if any.
 void block_signals();
 
 class Process {

@@ -8,8 +8,8 @@
 
 namespace collage::base {
 
-// Exponential back-off: initial, doubled up to max, each delay drawn from [delay/2, delay] so that a crowd spreads out.
-// Not thread safe; one a loop.
+// Exponential back-off: initial, doubled up to max, each delay drawn from [delay/2, delay] so that a crowd
+// spreads out. Not thread safe; one a loop.
 class Backoff {
  public:
   Backoff(std::chrono::milliseconds initial, std::chrono::milliseconds max) : initial_(initial), max_(max) {}
@@ -17,7 +17,8 @@ class Backoff {
   void reset() { failures_ = 0; }
   int failures() const { return failures_; }
   // The delay before try n (n >= 1 failures), jittered.
-  static std::chrono::milliseconds delay(std::chrono::milliseconds initial, std::chrono::milliseconds max, int failures);
+  static std::chrono::milliseconds delay(std::chrono::milliseconds initial, std::chrono::milliseconds max,
+                                         int failures);
 
  private:
   std::chrono::milliseconds initial_;
@@ -26,7 +27,8 @@ class Backoff {
 };
 
 // Calls `step` until it is OK, `retryable` says no, or the context ends; answers the last status.
-absl::Status retry(const Context& context, Backoff backoff, const std::function<bool(const absl::Status&)>& retryable,
+absl::Status retry(const Context& context, Backoff backoff,
+                   const std::function<bool(const absl::Status&)>& retryable,
                    const std::function<absl::Status()>& step);
 
 }  // namespace collage::base

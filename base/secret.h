@@ -18,7 +18,9 @@ class Secret {
   const std::string& reveal() const { return value_; }
   bool empty() const { return value_.empty(); }
   friend bool operator==(const Secret&, const Secret&) = default;
-  friend std::ostream& operator<<(std::ostream& out, const Secret& secret) { return out << (secret.empty() ? "" : "***"); }
+  friend std::ostream& operator<<(std::ostream& out, const Secret& secret) {
+    return out << (secret.empty() ? "" : "***");
+  }
 
  private:
   std::string value_;

@@ -7,7 +7,8 @@
 
 namespace collage::base {
 
-// A bounded pool of threads, started as work comes and kept up to `threads`. Work is run in the order given. Thread safe.
+// A bounded pool of threads, started as work comes and kept up to `threads`. Work is run in the order given.
+// Thread safe.
 class Workers {
  public:
   Workers(std::string name, size_t threads);

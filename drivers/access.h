@@ -6,8 +6,8 @@
 
 #include "base/secret.h"
 
-// How a node reaches an attached volume. A driver describes, a mounter (operator/mount) does. The variant is closed: a new
-// alternative is a new mounter.
+// How a node reaches an attached volume. A driver describes, a mounter (operator/mount) does. The variant is
+// closed: a new alternative is a new mounter.
 namespace collage::drivers {
 
 // A block device of the node, found by any of these.
@@ -16,8 +16,9 @@ struct BlockDevice {
   std::vector<std::string> by_id;  // names below /dev/disk/by-id
 };
 
-// An image file that the node reaches as a file; made a block device through a loop device. The directory that
-// it lies in has the volume's name, the last part of its id: so a node whose journal is lost finds the device.
+// An image file that the node reaches as a file; made a block device through a loop device. The directory
+// that it lies in has the volume's name, the last part of its id: so a node whose journal is lost finds the
+// device.
 struct LoopFile {
   std::string path;
 };

@@ -6,8 +6,9 @@
 #include "base/json.h"
 #include "drivers/volume.h"
 
-// The words of storage as JSON, lowerCamelCase as in Kubernetes: what travels through a StorageNode to the node that carries a
-// call out, and back. Fields at their default value are left out. Errors: INVALID_ARGUMENT that names the field.
+// The words of storage as JSON, lowerCamelCase as in Kubernetes: what travels through a StorageNode to the
+// node that carries a call out, and back. Fields at their default value are left out. Errors:
+// INVALID_ARGUMENT that names the field.
 namespace collage::drivers {
 
 base::Json to_json(const VolumeCapability& capability);

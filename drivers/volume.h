@@ -45,7 +45,8 @@ struct CreateRequest {
   int64_t required_bytes = 0;  // at least; > 0
   int64_t limit_bytes = 0;     // at most; 0 for none
   std::vector<VolumeCapability> capabilities;
-  StringMap parameters;  // of the class, ours stripped; a key that the driver does not know is INVALID_ARGUMENT
+  StringMap
+      parameters;  // of the class, ours stripped; a key that the driver does not know is INVALID_ARGUMENT
   StringMap tags;
   std::vector<Topology> requisite;  // the volume must be reachable from one of these; empty: anywhere
   std::vector<Topology> preferred;  // in this order

@@ -12,8 +12,8 @@
 #include "base/json.h"
 #include "drivers/kind.h"
 
-// A StorageBackend as the program understands it: parsed, validated, defaulted. The same rules as the CRD's CEL, so that a host
-// file and `kubectl apply` refuse the same things.
+// A StorageBackend as the program understands it: parsed, validated, defaulted. The same rules as the CRD's
+// CEL, so that a host file and `kubectl apply` refuse the same things.
 namespace collage::engine {
 
 struct ClassSpec {  // one of spec.storageClasses
@@ -61,10 +61,11 @@ struct BackendSpec {
 
 // INVALID_ARGUMENT; every problem in one message, each naming its field and the remedy:
 // "spec: exactly one driver block is needed, one of image, local; found none". Unknown fields are refused.
-absl::StatusOr<BackendSpec> parse_backend_spec(const base::Json& object, const std::vector<drivers::Kind>& kinds);
+absl::StatusOr<BackendSpec> parse_backend_spec(const base::Json& object,
+                                               const std::vector<drivers::Kind>& kinds);
 
-// May a backend become another? INVALID_ARGUMENT when it would be other storage under the same name: another kind, another
-// value of a field that identifies it ("spec.image.directory: cannot change: ...").
+// May a backend become another? INVALID_ARGUMENT when it would be other storage under the same name: another
+// kind, another value of a field that identifies it ("spec.image.directory: cannot change: ...").
 absl::Status check_backend_update(const BackendSpec& before, const BackendSpec& after);
 
 }  // namespace collage::engine

@@ -21,8 +21,8 @@ struct Backend {
   std::shared_ptr<drivers::Driver> driver;  // the driver itself, or its proxy
   std::shared_ptr<Intents> intents;         // shared by all versions of the backend
   absl::Status ready;                       // why creates are refused at present; OK when they are not
-  // Why every operation on volumes that exist is refused; OK when none is. Not OK while the storage behind the
-  // name says that it is another one than the volumes were made on.
+  // Why every operation on volumes that exist is refused; OK when none is. Not OK while the storage behind
+  // the name says that it is another one than the volumes were made on.
   absl::Status identity;
 };
 

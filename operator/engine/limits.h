@@ -19,9 +19,11 @@ class Usage {
   };
   // Replaces what is known of a volume (by its name); bytes < 0 removes it.
   void set(const std::string& backend, const std::string& volume_name, int64_t bytes);
-  // Reserves room for a create, atomically with the check. Reserving again for the same name replaces. RESOURCE_EXHAUSTED names
-  // the limit's field, what is used and what was asked for; OUT_OF_RANGE for a single volume that is too large.
-  absl::Status reserve(const std::string& backend, const Limits& limits, const std::string& volume_name, int64_t bytes);
+  // Reserves room for a create, atomically with the check. Reserving again for the same name replaces.
+  // RESOURCE_EXHAUSTED names the limit's field, what is used and what was asked for; OUT_OF_RANGE for a
+  // single volume that is too large.
+  absl::Status reserve(const std::string& backend, const Limits& limits, const std::string& volume_name,
+                       int64_t bytes);
   // Ends a reservation. True when that gave room back; false when set() made it real, or there was none.
   bool release(const std::string& backend, const std::string& volume_name);
   Total total(const std::string& backend) const;

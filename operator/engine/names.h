@@ -34,12 +34,14 @@ struct Handle {
 // INVALID_ARGUMENT when it has no backend or no id.
 absl::StatusOr<Handle> parse_handle(std::string_view handle);
 
-// "image.collage.storage" -> "external-attacher/image-collage-storage" (contract F: other characters become '-', a trailing '-' gets an 'X').
+// "image.collage.storage" -> "external-attacher/image-collage-storage" (contract F: other characters become
+// '-', a trailing '-' gets an 'X').
 std::string attacher_finalizer(std::string_view csi_driver);
 // "image.collage.storage" -> "image"; "" when it is not one of ours.
 std::string kind_of_csi_driver(std::string_view csi_driver);
 
-// What Kubernetes takes as a name: a DNS-1123 label (at most 63) or subdomain (at most 253), a label's key and value.
+// What Kubernetes takes as a name: a DNS-1123 label (at most 63) or subdomain (at most 253), a label's key
+// and value.
 bool is_dns_label(std::string_view text);
 bool is_dns_subdomain(std::string_view text);
 bool is_label_key(std::string_view text);

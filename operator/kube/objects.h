@@ -120,8 +120,8 @@ struct Node {
   std::map<std::string, std::string>
       topology;  // labels whose key belongs to us ("*.collage.storage/..." ) or to topology.kubernetes.io
   bool ready = false;
-  bool out_of_service = false;         // taint node.kubernetes.io/out-of-service
-  std::string machine;                 // status.nodeInfo.systemUUID, else machineID: what runs under this name
+  bool out_of_service = false;  // taint node.kubernetes.io/out-of-service
+  std::string machine;          // status.nodeInfo.systemUUID, else machineID: what runs under this name
   std::vector<Interned> agent_taints;  // keys of taints "<driver>/agent-not-ready"
   // status.volumesInUse, those of our drivers as "<driver>^<volume handle>": kubelet lists a volume before it
   // mounts it and takes it out once it is unstaged.

@@ -166,8 +166,8 @@ class Provisioner {
   World& world_;
   const ProvisionOptions options_;
   mutable std::mutex mutex_;
-  std::map<std::string, WorkPtr> works_;        // by claim uid
-  std::map<std::string, std::string> waiting_;  // key -> backend whose change may help
+  std::map<std::string, WorkPtr> works_;               // by claim uid
+  std::map<std::string, std::string> waiting_;         // key -> backend whose change may help
   std::map<std::string, std::set<std::string>> full_;  // backend -> keys that one of its limits refused
   // Backends whose intents were replayed, with the intents: a backend that is made anew has others.
   std::map<std::string, std::weak_ptr<engine::Intents>> replayed_;

@@ -37,8 +37,8 @@ ProvisionDecision decide_provision(const ProvisionFacts& facts);
 
 // May a volume of this kind be created on this backend now? OK; FAILED_PRECONDITION when somebody must change
 // the class or the backend; UNAVAILABLE when the backend will be ready by itself, perhaps. Messages name the
-// object, the field and the remedy. A create that has begun goes on whatever the backend's readiness, also while
-// the backend is being deleted: only its end makes certain what there is.
+// object, the field and the remedy. A create that has begun goes on whatever the backend's readiness, also
+// while the backend is being deleted: only its end makes certain what there is.
 enum class Begun { kNo, kYes };
 absl::Status judge_backend(const std::string& backend_name, const engine::Backend* backend,
                            const drivers::Kind& kind, const std::string& storage_class,

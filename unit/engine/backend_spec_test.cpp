@@ -122,9 +122,10 @@ status: {anything: goes}
 TEST(BackendSpec, AKindThatNeedsCredentialsSaysWhichKeys) {
   const auto spec = parse_backend_spec(
       yaml("{metadata: {name: disk}, spec: {local: {directory: /var/lib/volumes}}}"), able_kinds());
-  EXPECT_THAT(std::string(spec.status().message()),
-              HasSubstr("spec.credentialsSecret: is required by local: a Secret in the operator's namespace with "
-                        "user, password"));
+  EXPECT_THAT(
+      std::string(spec.status().message()),
+      HasSubstr("spec.credentialsSecret: is required by local: a Secret in the operator's namespace with "
+                "user, password"));
   EXPECT_THAT(std::string(spec.status().message()), HasSubstr("spec.nodeCredentialsSecret: is required"));
 }
 

@@ -202,8 +202,7 @@ TEST_F(AttachTest, WhatTheStorageHasLostIsAttachedOnceMore) {
   lost.attached_to.clear();
   cluster.driver->put(lost);
   cluster.op->attacher.attach_again("csi-pv-1-node-a");
-  EXPECT_TRUE(
-      cluster.wait([&] { return cluster.driver->volumes().at(handle).attached_to == "id-node-a"; }));
+  EXPECT_TRUE(cluster.wait([&] { return cluster.driver->volumes().at(handle).attached_to == "id-node-a"; }));
   EXPECT_TRUE(attached());
   EXPECT_EQ(cluster.driver->calls(drivers::Verb::kAttach), 2);
 }

@@ -27,8 +27,8 @@ class CapacityTest : public ::testing::Test {
   absl::Status publish() {
     const drivers::Capacity room{int64_t{10} << 30, int64_t{6} << 30, 0};
     Settling settling(world_.corrections, clock_.now(), true);
-    absl::Status status = publisher_.publish(base::Context(std::stop_token(), clock_), backend_,
-                                             {{{}, room}}, settling);
+    absl::Status status =
+        publisher_.publish(base::Context(std::stop_token(), clock_), backend_, {{{}, room}}, settling);
     contested_ = settling.contested();
     return status;
   }

@@ -56,7 +56,8 @@ TEST(Settling, SaysWhatIsContestedAndWhenItIsSetRightAgain) {
   }
   Settling settling(corrections, kStart + seconds(1), true);
   EXPECT_FALSE(settling.may_write("StorageClass fast", settling.change(true), "find who writes it"));
-  EXPECT_THAT(settling.contested(), HasSubstr("StorageClass fast is changed by somebody else again and again"));
+  EXPECT_THAT(settling.contested(),
+              HasSubstr("StorageClass fast is changed by somebody else again and again"));
   EXPECT_THAT(settling.contested(), HasSubstr("find who writes it"));
   EXPECT_EQ(settling.again(), seconds(9));
   Settling quiet(corrections, kStart + seconds(20), true);

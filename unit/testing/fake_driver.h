@@ -62,8 +62,8 @@ class FakeDriver final : public drivers::Driver,
   // The content of a volume, as the application that uses it sees it: lost with the volume, "" at first.
   void write(const std::string& id, const std::string& content);
   std::string read(const std::string& id) const;
-  void erase(const std::string& id);                            // likewise
-  void set_system_id(const std::string& id);                    // the storage was swapped for another
+  void erase(const std::string& id);                             // likewise
+  void set_system_id(const std::string& id);                     // the storage was swapped for another
   void register_other(const drivers::ClusterIdentity& cluster);  // another cluster's operator came
 
   const drivers::DriverInfo& info() const override { return options_.info; }
