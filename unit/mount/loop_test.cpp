@@ -70,8 +70,11 @@ TEST_F(Loop, ACloneHasTheBlockSizeThatItsFileSystemWasMadeFor) {
     EXPECT_EQ(ioctl(fd.get(), BLKSSZGET, &bytes), 0);
     EXPECT_EQ(bytes, 512);
   }
-  umount2(after.c_str(), MNT_DETACH);
-  umount2(before.c_str(), MNT_DETACH);
+  EXPECT_EQ(umount2(after.c_str(), 0), 0);
+  EXPECT_EQ(umount2(before.c_str(), 0), 0);
+  EXPECT_TRUE(detach(clone).ok());
+  EXPECT_TRUE(detach(image).ok());
+  EXPECT_EQ(run("umount " + share), 0);  // its loop device goes with it
 }
 
 TEST_F(Loop, EachVolumeHasItsOwnDeviceThoughTheFilesHaveOneName) {
