@@ -286,15 +286,9 @@ func (b *cutBench) nothingLeft(t *testing.T) error {
 // stored answers the names of the volumes that the share holds.
 func (b *cutBench) stored(t *testing.T) []string {
 	t.Helper()
-	var names []string
-	for _, name := range onStorage(t, "node-a", cluster.ShareDir) {
-		name = name[strings.Index(name, "pvc-"):]
-		name, _, _ = strings.Cut(name, ".")
-		if !slices.Contains(names, name) && !slices.Contains(b.others, name) {
-			names = append(names, name)
-		}
-	}
-	return names
+	return slices.DeleteFunc(volumesOf(onStorage(t, "node-a", cluster.ShareDir)), func(volume string) bool {
+		return slices.Contains(b.others, volume)
+	})
 }
 
 func (b *cutBench) volumes(t *testing.T) []string {

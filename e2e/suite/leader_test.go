@@ -178,8 +178,8 @@ func TestALeaderThatWasStoppedAndContinuedDoesNothing(t *testing.T) {
 	if by[old] == 0 || afterwards[now] == 0 {
 		t.Errorf("the audit log shows nothing: before the stop %v, after it %v", by, afterwards)
 	}
-	if held := onStorage(t, "node-a", cluster.ShareDir); len(held) != len(before)+early+late+1 {
-		t.Errorf("%d claims are Bound; the share holds %d volumes more than before", early+late+1, len(held)-len(before))
+	if volumes := made(t, before); len(volumes) != early+late+1 {
+		t.Errorf("%d claims are Bound, and the share holds %d volumes for them: %q", early+late+1, len(volumes), volumes)
 	}
 }
 
@@ -245,8 +245,8 @@ func TestTheAPIServerIsAwayUnderLoad(t *testing.T) {
 	apply(t, someClaims(namespace, "late", late))
 	eventually(t, "all claims to be Bound", func() error { return bound(namespace, early+late) })
 	bothReady(t)
-	if held := onStorage(t, "node-a", cluster.ShareDir); len(held) != len(before)+early+late {
-		t.Errorf("%d claims are Bound; the share holds %d volumes more than before", early+late, len(held)-len(before))
+	if volumes := made(t, before); len(volumes) != early+late {
+		t.Errorf("%d claims are Bound, and the share holds %d volumes for them: %q", early+late, len(volumes), volumes)
 	}
 	// Both replicas said so, the one that lost its Lease before it ended.
 	said := 0

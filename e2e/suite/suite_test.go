@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -378,6 +379,27 @@ func onStorage(t *testing.T, node, directory string) []string {
 		}
 	}
 	return names
+}
+
+// volumesOf answers the names of the volumes that these files are of.
+func volumesOf(files []string) []string {
+	var volumes []string
+	for _, file := range files {
+		volume, _, _ := strings.Cut(file[strings.Index(file, "pvc-"):], ".")
+		if !slices.Contains(volumes, volume) {
+			volumes = append(volumes, volume)
+		}
+	}
+	return volumes
+}
+
+// made answers the volumes that the share holds beside `before`: files of those may still go, of earlier tests.
+func made(t *testing.T, before []string) []string {
+	t.Helper()
+	earlier := volumesOf(before)
+	return slices.DeleteFunc(volumesOf(onStorage(t, "node-a", cluster.ShareDir)), func(volume string) bool {
+		return slices.Contains(earlier, volume)
+	})
 }
 
 func directoryOf(class string) string {

@@ -159,6 +159,8 @@ void AttachController::enqueue_others(const std::string& volume) {
 }
 
 kube::Outcome AttachController::attach(const base::Context& context, const std::string& name) {
+  const std::string backend_name = lane_of(name);
+  if (world_.being_set_up(backend_name)) return kube::RequeueAfter{options_.slow_retry};
   auto attachment = world_.attachments.get(name);
   const bool again = take_again(name);
   if (attachment == nullptr || attachment->meta.deleting || (attachment->attached && !again) ||
@@ -166,7 +168,7 @@ kube::Outcome AttachController::attach(const base::Context& context, const std::
     return kube::Done{};
   const auto volume = world_.volumes.get(attachment->volume_name);
   const auto csi_node = world_.csi_nodes.get(attachment->node_name.str());
-  const auto backend = world_.backends.get(lane_of(name));
+  const auto backend = world_.backends.get(backend_name);
   const AttachFacts facts{attachment.get(), volume.get(), world_.kind_of_driver(attachment->attacher),
                           csi_node.get(), backend.get()};
   const absl::StatusOr<AttachPlan> plan = plan_attach(facts);

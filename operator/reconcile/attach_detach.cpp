@@ -32,6 +32,7 @@ kube::Outcome AttachController::detach(const base::Context& context, const std::
            object->meta.has_finalizer(engine::attacher_finalizer(object->attacher.str()));
   };
   if (!to_be_done(attachment.get())) return kube::Done{};
+  if (world_.being_set_up(lane_of(name))) return kube::RequeueAfter{options_.slow_retry};
   const auto detachment = find_detachment(context, *attachment);
   if (!detachment.ok()) return detach_failed(context, *attachment, detachment.status());
   if (!detachment->has_value())
@@ -80,6 +81,16 @@ absl::StatusOr<std::optional<AttachController::Detachment>> AttachController::fi
         absl::StrCat("PersistentVolume ", attachment.volume_name,
                      " is gone, so its volume is not known: detach it at the storage from node ",
                      attachment.node_name.str(), ", then remove the finalizer of this VolumeAttachment"));
+  }
+  const drivers::Kind* const kind = world_.kind_of_driver(attachment.attacher);
+  for (const auto& object : world_.backend_objects.list()) {
+    const std::string& name = object->meta.name;
+    if (base::find(*object->json, "/spec/" + kind->info.kind) != nullptr &&
+        world_.backends.get(name) == nullptr) {
+      return absl::UnavailableError(
+          absl::StrCat("PersistentVolume ", attachment.volume_name, " is gone, and StorageBackend \"", name,
+                       "\", which may hold its volume, is not in use: see its conditions"));
+    }
   }
   for (const auto& backend : world_.backends.list()) {
     if (drivers::csi_driver_name(backend->spec.kind) != attachment.attacher.str()) continue;

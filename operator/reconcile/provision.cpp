@@ -206,8 +206,9 @@ kube::Outcome Provisioner::reconcile(const base::Context& context, const std::st
 kube::Outcome Provisioner::go_on(const base::Context& context, const WorkPtr& work, const kube::Claim& claim,
                                  const drivers::Kind& kind, const ClassPtr& storage_class) {
   if (work->unwanted) return abandon(context, work);
-  const BackendPtr backend = world_.backends.get(work->backend);
   wait_for(work->id.to_key(), work->backend);
+  if (world_.being_set_up(work->backend)) return kube::RequeueAfter{options_.slow_retry};
+  const BackendPtr backend = world_.backends.get(work->backend);
   if (absl::Status status =
           judge_backend(work->backend, backend.get(), kind, claim.storage_class.str(), Begun::kYes);
       !status.ok()) {

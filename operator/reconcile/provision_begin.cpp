@@ -56,19 +56,6 @@ engine::TemplateValues template_values(const kube::Claim& claim, const base::Jso
           string_map(object, "/metadata/annotations")};
 }
 
-// "" when its condition Ready is not False.
-std::string why_not_ready(const kube::BackendObject& backend) {
-  const base::Json* const conditions = base::find(*backend.json, "/status/conditions");
-  if (conditions == nullptr || !conditions->is_array()) return "";
-  for (const base::Json& condition : *conditions) {
-    if (base::get_string(condition, "/type") != "Ready" || base::get_string(condition, "/status") != "False")
-      continue;
-    return absl::StrCat(base::get_string(condition, "/reason"), ": ",
-                        base::get_string(condition, "/message"));
-  }
-  return "";
-}
-
 }  // namespace
 
 kube::Outcome Provisioner::begin(const base::Context& context, const kube::Claim& cached,
@@ -80,15 +67,12 @@ kube::Outcome Provisioner::begin(const base::Context& context, const kube::Claim
                                          absl::StrCat("StorageClass \"", storage_class->meta.name, "\"")));
   }
   wait_for(key, parameters->backend);
+  if (world_.being_set_up(parameters->backend)) return kube::RequeueAfter{options_.slow_retry};
   const BackendPtr backend = world_.backends.get(parameters->backend);
   if (const auto object = world_.backend_objects.get(parameters->backend);
       backend == nullptr && object != nullptr) {
-    // It is being set up, and backend_changed() follows; or it cannot be, and says why.
-    if (const std::string why = why_not_ready(*object); !why.empty()) {
-      return refuse(cached, absl::UnavailableError(absl::StrCat("StorageBackend \"", parameters->backend,
-                                                                "\" is not ready: ", why)));
-    }
-    return kube::RequeueAfter{options_.slow_retry};
+    return refuse(cached, absl::UnavailableError(absl::StrCat("StorageBackend \"", parameters->backend,
+                                                              "\" is not ready: ", why_not_ready(*object))));
   }
   if (absl::Status status = judge_backend(parameters->backend, backend.get(), kind, storage_class->meta.name);
       !status.ok()) {

@@ -1,5 +1,6 @@
 #include "operator/reconcile/world.h"
 
+#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -108,6 +109,24 @@ const drivers::Kind* World::kind_of_driver(std::string_view csi_driver) const {
     if (kind.info.kind == name) return &kind;
   }
   return nullptr;
+}
+
+bool World::being_set_up(const std::string& backend) const {
+  if (backends.get(backend) != nullptr) return false;
+  const auto object = backend_objects.get(backend);
+  return object != nullptr && why_not_ready(*object).empty();
+}
+
+std::string why_not_ready(const kube::BackendObject& backend) {
+  const base::Json* const conditions = base::find(*backend.json, "/status/conditions");
+  if (conditions == nullptr || !conditions->is_array()) return "";
+  for (const base::Json& condition : *conditions) {
+    if (base::get_string(condition, "/type") != "Ready" || base::get_string(condition, "/status") != "False")
+      continue;
+    return absl::StrCat(base::get_string(condition, "/reason"), ": ",
+                        base::get_string(condition, "/message"));
+  }
+  return "";
 }
 
 }  // namespace collage::reconcile

@@ -31,6 +31,11 @@ struct World {
   // nullptr when no kind compiled in has this CSI driver name ("image.collage.storage").
   const drivers::Kind* kind_of_driver(std::string_view csi_driver) const;
 
+  // There is a StorageBackend of this name, and this process has not looked at it yet: whoever needs it waits
+  // for backend_changed() and tells nobody. False once it is in use, and when its conditions say why it is
+  // not.
+  bool being_set_up(const std::string& backend) const;
+
   kube::Client& client;
   kube::EventRecorder& events;
   const std::vector<drivers::Kind>& kinds;
@@ -65,5 +70,8 @@ struct World {
   static constexpr char kManagedBy[] = "collage";
   static constexpr char kByVolume[] = "volume";  // of attachments: the PersistentVolume's name
 };
+
+// Why a StorageBackend is not ready, as its own condition says it; "" when that is not False.
+std::string why_not_ready(const kube::BackendObject& backend);
 
 }  // namespace collage::reconcile

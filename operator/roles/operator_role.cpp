@@ -62,10 +62,9 @@ struct Controllers {
     storage_nodes.start(context);
     mounts.start(context);
     backends.start(context);
-    // Claims and volumes name backends: they wait until every backend was looked at, so that none is told
-    // that its backend does not exist. A storage system that hangs is given up on after half a minute; its
-    // own claims go on waiting.
-    const base::Context patience = context.with_timeout(std::chrono::seconds(30));
+    // What names a backend waits until that was looked at. As a rule all are within a moment, and nothing is
+    // begun twice; a storage system that hangs delays its own claims and no others.
+    const base::Context patience = context.with_timeout(std::chrono::seconds(1));
     while (!backends.settled().ok() && patience.sleep_for(std::chrono::milliseconds(20)).ok()) {
     }
     provisioner.start(context);

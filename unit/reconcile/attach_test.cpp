@@ -102,6 +102,22 @@ TEST_F(AttachTest, ANodeThatRegistersLaterIsEnough) {
   EXPECT_TRUE(cluster.wait([&] { return attached(); }));
 }
 
+// As right after a change of leaders, while a storage system hangs.
+TEST_F(AttachTest, ABackendThatIsBeingSetUpIsWaitedForInSilence) {
+  cluster.api.put(testing::a_backend("fast").kind("fake", Json::object()));
+  cluster.api.put(testing::a_volume("other").of_driver(kFake).handle("unknown/vol-other").bound());
+  cluster.start();
+  cluster.drop_backend();
+  cluster.api.put(attachment("node-a"));
+  cluster.api.put(attachment("node-a", "other"));
+  ASSERT_TRUE(cluster.wait(
+      [&] { return base::get_string(*cluster.attachment("other"), "/status/attachError/message") != ""; }));
+  cluster.api.reset_counts();
+  cluster.use_backend();
+  ASSERT_TRUE(cluster.wait([&] { return attached(); }));
+  EXPECT_EQ(cluster.api.writes("volumeattachments"), 2);  // no error had to be taken back
+}
+
 TEST_F(AttachTest, AVolumeThatIsGoingIsNotAttached) {
   cluster.api.put(cluster.volume("pv-1").bound().deleting());
   cluster.start();
@@ -176,6 +192,25 @@ TEST_F(AttachTest, AVolumeObjectThatVanishedIsFoundByItsName) {
   cluster.api.erase(kube::kPersistentVolumes, "pvc-uid-data");
   ASSERT_TRUE(cluster.wait([&] { return cluster.op->world.volumes.get("pvc-uid-data") == nullptr; }));
   cluster.api.remove(kube::kVolumeAttachments, "csi-pvc-uid-data-node-a");
+  EXPECT_TRUE(cluster.wait([&] { return !cluster.attachment("pvc-uid-data").has_value(); }));
+  EXPECT_EQ(cluster.driver->volumes().at("vol-pvc-uid-data").attached_to, "");
+}
+
+TEST_F(AttachTest, AVolumeObjectThatVanishedIsNotGivenUpWhileABackendIsBeingSetUp) {
+  cluster.api.put(testing::a_backend("fast").kind("fake", Json::object()));
+  cluster.api.put(cluster.volume("pvc-uid-data").bound());
+  cluster.start();
+  cluster.api.put(attachment("node-a", "pvc-uid-data"));
+  ASSERT_TRUE(cluster.wait([&] { return attached("node-a", "pvc-uid-data"); }));
+  cluster.api.erase(kube::kPersistentVolumes, "pvc-uid-data");
+  ASSERT_TRUE(cluster.wait([&] { return cluster.op->world.volumes.get("pvc-uid-data") == nullptr; }));
+  cluster.drop_backend();
+  cluster.api.remove(kube::kVolumeAttachments, "csi-pvc-uid-data-node-a");
+  ASSERT_TRUE(cluster.wait([&] {
+    return base::get_string(*cluster.attachment("pvc-uid-data"), "/status/detachError/message")
+               .find("StorageBackend \"fast\"") != std::string::npos;
+  }));
+  cluster.use_backend();
   EXPECT_TRUE(cluster.wait([&] { return !cluster.attachment("pvc-uid-data").has_value(); }));
   EXPECT_EQ(cluster.driver->volumes().at("vol-pvc-uid-data").attached_to, "");
 }
