@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// tally counts writes by "VERB resource" ("PATCH volumeattachments/status").
+// tally counts requests by "VERB resource" ("PATCH volumeattachments/status").
 type tally map[string]float64
 
 func (t tally) minus(before tally) tally {
@@ -104,31 +104,34 @@ func closingQuote(text string) int {
 	return -1
 }
 
-// writesCounted is what the API server counted of writes so far, by everybody.
-func (a *api) writesCounted(ctx context.Context) (tally, error) {
+// requestsCounted is what the API server counted so far, by everybody.
+func (a *api) requestsCounted(ctx context.Context) (tally, error) {
 	text, err := a.do(ctx, http.MethodGet, "/metrics", nil)
 	if err != nil {
 		return nil, err
 	}
-	return countWrites(bytes.NewReader(text))
+	return countRequests(bytes.NewReader(text))
 }
 
-func countWrites(text io.Reader) (tally, error) {
+// countRequests leaves watches out: they are counted when they end.
+func countRequests(text io.Reader) (tally, error) {
 	counted := tally{}
 	err := samples(text, "apiserver_request_total", func(labels map[string]string, value float64) {
-		switch labels["verb"] {
-		case "POST", "PUT", "PATCH", "APPLY", "DELETE", "DELETECOLLECTION":
-			if labels["dry_run"] != "" || labels["resource"] == "" {
-				return
-			}
-			resource := labels["resource"]
-			if labels["subresource"] != "" {
-				resource += "/" + labels["subresource"]
-			}
-			counted[labels["verb"]+" "+resource] += value
+		verb, resource := labels["verb"], labels["resource"]
+		if verb == "WATCH" || verb == "CONNECT" || labels["dry_run"] != "" || resource == "" {
+			return
 		}
+		if labels["subresource"] != "" {
+			resource += "/" + labels["subresource"]
+		}
+		counted[verb+" "+resource] += value
 	})
 	return counted, err
+}
+
+// writes leaves out what only reads.
+func (t tally) writes() tally {
+	return t.only(func(verb, _ string) bool { return verb != "GET" && verb != "LIST" })
 }
 
 // candidates leaves the writes that are a candidate's, by the table above.
@@ -165,6 +168,17 @@ func (t tally) String() string {
 	var parts []string
 	for _, key := range sortedKeys(t) {
 		parts = append(parts, fmt.Sprintf("%s %.0f", key, t[key]))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// perOperation says what is asked for one operation, without what is rare.
+func (t tally) perOperation(operations float64) string {
+	var parts []string
+	for _, key := range sortedKeys(t) {
+		if each := t[key] / operations; each >= 0.02 {
+			parts = append(parts, fmt.Sprintf("%s %.2f", key, each))
+		}
 	}
 	return strings.Join(parts, ", ")
 }

@@ -57,10 +57,14 @@ apiserver_request_total{code="200",component="apiserver",dry_run="",resource="",
 `
 
 func TestOnlyWritesAreCounted(t *testing.T) {
-	counted, err := countWrites(strings.NewReader(counters))
+	all, err := countRequests(strings.NewReader(counters))
 	if err != nil {
 		t.Fatal(err)
 	}
+	if all["LIST persistentvolumes"] != 7 || !strings.HasPrefix(all.perOperation(100), "LIST persistentvolumes 0.07, ") {
+		t.Errorf("all are %v, for one of a hundred operations %s", all, all.perOperation(100))
+	}
+	counted := all.writes()
 	if counted["POST persistentvolumes"] != 11 || counted.sum() != 62 {
 		t.Errorf("counted %v", counted)
 	}

@@ -27,7 +27,7 @@ func (s *session) idleWrites(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	server, own := after.server.minus(before.server), after.own.minus(before.own)
+	server, own := after.server.minus(before.server).writes(), after.own.minus(before.own)
 	suspects := server.suspects()
 	foreign := foreignEvents(before.events, after.events)
 	events := suspects.only(func(_, resource string) bool { return resource == "events" }).sum()
@@ -53,7 +53,7 @@ type idleReading struct {
 }
 
 func (s *session) readIdle(ctx context.Context) (r idleReading, err error) {
-	if r.server, err = s.api.writesCounted(ctx); err != nil {
+	if r.server, err = s.api.requestsCounted(ctx); err != nil {
 		return r, err
 	}
 	if r.own, err = ownTally(ctx, collageMetrics()); err != nil {

@@ -67,7 +67,7 @@ var floorWrites = map[string]float64{"provision": 1, "attach": 2, "detach": 1, "
 // reading is the state of all counters at one moment.
 type reading struct {
 	own       float64 // writes, as Collage counts them
-	server    tally   // writes, as the API server counts them
+	server    tally   // requests, as the API server counts them
 	processor time.Duration
 	shared    map[string]time.Duration // processor time of what both candidates use
 }
@@ -76,7 +76,7 @@ func (s *session) read(ctx context.Context, metrics []string, processes []*proce
 	if r.own, err = s.quiet(ctx, metrics, 2*time.Second); err != nil {
 		return r, err
 	}
-	if r.server, err = s.api.writesCounted(ctx); err != nil {
+	if r.server, err = s.api.requestsCounted(ctx); err != nil {
 		return r, err
 	}
 	if r.shared, err = s.programs.controlPlaneTime(); err != nil {
@@ -127,6 +127,7 @@ func (s *session) phase(ctx context.Context, title, phase string, l *load, metri
 	s.say("%s %s: %.2f s, %.0f a second, %.2f writes, %.1f ms of processor time each (API server %.1f, controller manager %.1f)",
 		title, phase, took.Seconds(), m.count/took.Seconds(), m.writes.sum()/m.count, m.processor.Seconds()*1000/m.count,
 		m.shared[apiServer].Seconds()*1000/m.count, m.shared[controllerManager].Seconds()*1000/m.count)
+	s.say("%s %s: requests for one operation, everybody's: %s", title, phase, after.server.minus(before.server).perOperation(m.count))
 	if own := after.own - before.own; metrics != nil && math.Abs(own-m.writes.sum()) > 0.02*own+2 {
 		s.say("note: the API server counted %.0f writes, Collage says that it sent %.0f", m.writes.sum(), own)
 	}

@@ -53,10 +53,19 @@ void GroupCommit::touch_now() {
 }
 
 void GroupCommit::touch_later() {
-  {
-    std::lock_guard lock(mutex_);
-    later_ = std::min(later_, clock_->now() + idle_);
-  }
+  std::lock_guard lock(mutex_);
+  due_by(clock_->now() + idle_);
+}
+
+void GroupCommit::touch_spaced(std::chrono::milliseconds pause) {
+  std::lock_guard lock(mutex_);
+  due_by(std::max(clock_->now(), last_ + pause));
+}
+
+void GroupCommit::due_by(base::Clock::Monotonic when) {
+  if (when >= later_) return;
+  later_ = when;
+  nap_.request_stop();
   changed_.notify_all();
 }
 
@@ -72,6 +81,7 @@ bool GroupCommit::wait_due(std::stop_token stop) {
     const auto due = dirty_ ? earliest_ : std::max(later_, earliest_);
     if (due <= now) {
       earliest_ = now + spacing_ * std::clamp<size_t>(waiting_, 1, kCrowd) / kCrowd;
+      last_ = now;
       waiting_ = 0;
       dirty_ = false;
       later_ = kNever;

@@ -20,6 +20,9 @@ constexpr auto kCallTimeout = std::chrono::seconds(60);
 constexpr auto kSpacing = std::chrono::milliseconds(100);
 constexpr auto kLookAgain = std::chrono::milliseconds(500);
 constexpr auto kIdle = std::chrono::seconds(1);
+// Removals come one by one, as fast as Kubernetes releases volumes, and nobody waits for any: they share
+// writes.
+constexpr auto kRemovalSpacing = std::chrono::milliseconds(300);
 
 const base::Histogram& call_seconds() {
   static const base::Histogram histogram("collage_node_operation_seconds",
@@ -253,7 +256,11 @@ absl::StatusOr<Json> StorageNodeOperations::run(const base::Context& context, co
     call->verb = name;
     call->arguments = std::move(content);
     mailbox.calls.push_back(call);
-    mailbox.commit.touch(mailbox.calls.size());
+    if (verb == drivers::Verb::kRemove) {
+      mailbox.commit.touch_spaced(kRemovalSpacing);
+    } else {
+      mailbox.commit.touch(mailbox.calls.size());
+    }
   }
   ++call->waiting;
   const absl::Status why = wait(lock, mine, node, *call, silence);

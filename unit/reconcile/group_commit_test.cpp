@@ -110,6 +110,27 @@ TEST_F(GroupCommitTest, AChangeThatCanWaitLeavesWithTheNextWriteOrAfterIdleness)
   EXPECT_TRUE(wait_for_writes(2));
 }
 
+TEST_F(GroupCommitTest, ASpacedChangeKeepsItsDistanceFromTheLastWriteOnly) {
+  constexpr std::chrono::milliseconds kPause{2000};
+  commit_.touch_spaced(kPause);
+  ASSERT_TRUE(wait_for_writes(1)) << "after a rest, at once";
+  commit_.touch_later();
+  ASSERT_TRUE(sleeps());
+  clock_.advance(std::chrono::milliseconds(500));
+  commit_.touch_spaced(kPause);  // sooner than what waits already
+  ASSERT_TRUE(sleeps());
+  clock_.advance(std::chrono::milliseconds(1499));
+  ASSERT_TRUE(sleeps());
+  EXPECT_EQ(writes(), 1);
+  clock_.advance(std::chrono::milliseconds(1));
+  ASSERT_TRUE(wait_for_writes(2));
+  commit_.touch_spaced(kPause);
+  ASSERT_TRUE(sleeps());
+  commit_.touch();  // takes it along
+  clock_.advance(kLone);
+  EXPECT_TRUE(wait_for_writes(3));
+}
+
 TEST_F(GroupCommitTest, AFailedWriteIsTriedAgain) {
   answer_ = absl::UnavailableError("no answer");
   commit_.touch();
