@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 // What a person gets wrong is told where a Kubernetes user looks: a condition of the backend, or an event of the claim.
@@ -192,16 +191,27 @@ func TestTheOperatorSaysWhyItCannotReachTheAPIServer(t *testing.T) {
 			must(t, os.WriteFile(path, []byte(strings.Join(lines, "\n")), 0o600))
 			command, err := k8s.Command(ctx, program(), "operator", "--namespace=default", "--listen=127.0.0.1:0", "--kubeconfig="+path)
 			must(t, err)
-			var said bytes.Buffer
-			command.Stderr = &said
+			log, err := os.Create(filepath.Join(t.TempDir(), "operator.log"))
+			must(t, err)
+			defer log.Close()
+			command.Stderr = log
+			said := func() string {
+				text, err := os.ReadFile(log.Name())
+				must(t, err)
+				return string(text)
+			}
 			must(t, command.Start())
 			// It waits for an API server that may come; a person reads why.
-			time.Sleep(3 * time.Second)
+			missing := k8s.WaitFor(ctx, "the operator to say why", limit, func() error {
+				if text := said(); !strings.Contains(text, "API server") || !strings.Contains(text, c.says) {
+					return fmt.Errorf("it says nothing of %q: %s", c.says, text)
+				}
+				return nil
+			})
 			must(t, command.Process.Signal(os.Interrupt))
 			_ = command.Wait()
-			if !strings.Contains(said.String(), "API server") || !strings.Contains(said.String(), c.says) {
-				t.Errorf("it says nothing of %q: %s", c.says, said.String())
-			}
+			must(t, missing)
+			noReports(t, said())
 		})
 	}
 }

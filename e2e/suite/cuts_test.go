@@ -67,6 +67,9 @@ func newCutBench(t *testing.T) *cutBench {
 	kubectl(t, "-n", system, "wait", "pod", "-l", "app.kubernetes.io/component=operator", "--for=delete", "--timeout=1m")
 	t.Cleanup(func() {
 		b.kill(t)
+		if log, err := os.ReadFile(b.log); err == nil {
+			noReports(t, string(log))
+		}
 		kubectl(t, "-n", system, "scale", "deployment", "collage-operator", "--replicas="+replicas)
 		kubectl(t, "-n", system, "rollout", "status", "deployment", "--timeout=2m")
 	})

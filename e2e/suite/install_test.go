@@ -224,7 +224,9 @@ func TestVolumesOutliveUpgradesAndUninstallation(t *testing.T) {
 		}
 		return err
 	})
-	if said := <-doctor; !strings.Contains(said, "FAIL  Lease") || !strings.Contains(said, "no operator leads") || !strings.Contains(said, "there is no DaemonSet of Collage") {
+	said := <-doctor
+	noReports(t, said)
+	if !strings.Contains(said, "FAIL  Lease") || !strings.Contains(said, "no operator leads") || !strings.Contains(said, "there is no DaemonSet of Collage") {
 		t.Errorf("the doctor says of an uninstalled Collage:\n%s", said)
 	}
 

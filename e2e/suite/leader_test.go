@@ -184,7 +184,10 @@ func TestALeaderThatWasStoppedAndContinuedDoesNothing(t *testing.T) {
 }
 
 func TestTheOtherServesWithinFiveSecondsAfterACleanStop(t *testing.T) {
-	const limit = 5 * time.Second
+	limit := 5 * time.Second
+	if sanitized != "" {
+		limit *= 3 // what a sanitizer costs is not the operator's
+	}
 	namespace := space(t)
 	server := newAPI(t) // a kubectl would take a part of the time that is measured
 	holder := func() string {

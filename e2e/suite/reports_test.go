@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"sync"
+	"testing"
 	"time"
 )
 
@@ -16,6 +17,14 @@ import (
 var sanitized = os.Getenv("SANITIZED")
 
 var report = regexp.MustCompile(`ERROR: (Address|Leak)Sanitizer|WARNING: ThreadSanitizer|: runtime error: `)
+
+// noReports fails a test for what a program reported that the test ran by itself, outside a pod.
+func noReports(t *testing.T, said string) {
+	t.Helper()
+	if at := report.FindStringIndex(said); at != nil {
+		t.Errorf("a sanitizer reported:\n%s", said[at[0]:min(len(said), at[0]+6000)])
+	}
+}
 
 // reports follows the logs of every container of Collage, from its first line to its last, for as long as the suite
 // runs: pods that a test ends take their logs with them.
