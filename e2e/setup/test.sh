@@ -65,7 +65,7 @@ for part in "$@"; do
       if [ "$preset" != release ]; then
         export SANITIZED=$preset
       elif [ "$part" = e2e ]; then
-        note "tests without a cluster"; run_go e2e ./cluster/... ./chart/... ./rights/... ./bench/... ./mutants/...
+        note "tests without a cluster"; run_go e2e ./cluster/... ./chart/... ./rights/... ./bench/... ./mutants/... ./sanitizers/...
       fi
       note "images"; must e2e/image/build.sh build/"$preset"/bin
       note "tests on a real cluster"

@@ -6,23 +6,23 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
+	"slices"
 	"sync"
 	"testing"
 	"time"
+
+	"collage/e2e/sanitizers"
 )
 
 // sanitized says that the programs in the images were built with sanitizers (make asan-e2e, make tsan-e2e): they are
 // slower, need more memory, and what they report fails the run.
 var sanitized = os.Getenv("SANITIZED")
 
-var report = regexp.MustCompile(`ERROR: (Address|Leak)Sanitizer|WARNING: ThreadSanitizer|: runtime error: `)
-
 // noReports fails a test for what a program reported that the test ran by itself, outside a pod.
 func noReports(t *testing.T, said string) {
 	t.Helper()
-	if at := report.FindStringIndex(said); at != nil {
-		t.Errorf("a sanitizer reported:\n%s", said[at[0]:min(len(said), at[0]+6000)])
+	if found := sanitizers.Find(said); found != "" {
+		t.Errorf("a sanitizer reported:\n%s", found)
 	}
 }
 
@@ -33,8 +33,9 @@ type reports struct {
 	stop   context.CancelFunc
 	all    sync.WaitGroup
 
-	mutex sync.Mutex
-	found []string
+	mutex    sync.Mutex
+	followed map[string]bool // containers; false when their logs broke off
+	found    []string
 }
 
 func followReports(folder string) (*reports, error) {
@@ -42,16 +43,16 @@ func followReports(folder string) (*reports, error) {
 		return nil, err
 	}
 	follow, stop := context.WithCancel(ctx)
-	r := &reports{folder: folder, stop: stop}
+	r := &reports{folder: folder, stop: stop, followed: map[string]bool{}}
 	r.all.Add(1)
 	go r.watch(follow)
 	return r, nil
 }
 
-// watch finds containers as they come. Those of one pod differ by how often it was started.
+// watch finds containers as they come. Those of one pod differ by how often it was started. Tests end API servers and
+// kubelets, and with them what follows a log: what runs on is followed again, from its first line.
 func (r *reports) watch(follow context.Context) {
 	defer r.all.Done()
-	seen := map[string]bool{}
 	for follow.Err() == nil {
 		var pods struct {
 			Items []struct {
@@ -60,7 +61,7 @@ func (r *reports) watch(follow context.Context) {
 					ContainerStatuses []struct {
 						Name         string
 						RestartCount int
-						State        struct{ Waiting *struct{ Reason string } }
+						State        struct{ Waiting, Running *struct{} }
 					}
 				}
 			}
@@ -69,10 +70,16 @@ func (r *reports) watch(follow context.Context) {
 			for _, pod := range pods.Items {
 				for _, container := range pod.Status.ContainerStatuses {
 					key := fmt.Sprintf("%s-%s-%d", pod.Metadata.Name, container.Name, container.RestartCount)
-					if container.State.Waiting != nil || seen[key] {
+					r.mutex.Lock()
+					now, ever := r.followed[key]
+					begin := container.State.Waiting == nil && !ever || container.State.Running != nil && !now
+					if begin {
+						r.followed[key] = true
+					}
+					r.mutex.Unlock()
+					if !begin {
 						continue
 					}
-					seen[key] = true
 					r.all.Add(1)
 					go r.follow(follow, key, pod.Metadata.Name, container.Name)
 				}
@@ -87,6 +94,11 @@ func (r *reports) watch(follow context.Context) {
 
 func (r *reports) follow(follow context.Context, key, pod, container string) {
 	defer r.all.Done()
+	defer func() {
+		r.mutex.Lock()
+		defer r.mutex.Unlock()
+		r.followed[key] = false
+	}()
 	command, err := k8s.Command(follow, "kubectl", "logs", "-n", system, "--follow", pod, "-c", container)
 	if err != nil {
 		return
@@ -99,20 +111,29 @@ func (r *reports) follow(follow context.Context, key, pod, container string) {
 		return
 	}
 	defer command.Wait()
-	file, err := os.Create(filepath.Join(r.folder, key+".log"))
+	file, err := os.OpenFile(filepath.Join(r.folder, key+".log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return
 	}
 	defer file.Close()
 	lines := bufio.NewScanner(out)
 	lines.Buffer(nil, 1<<20)
+	var reader sanitizers.Reader
 	for lines.Scan() {
 		fmt.Fprintln(file, lines.Text())
-		if report.MatchString(lines.Text()) {
-			r.mutex.Lock()
-			r.found = append(r.found, key+": "+lines.Text())
-			r.mutex.Unlock()
-		}
+		r.note(key, reader.Line(lines.Text()))
+	}
+	r.note(key, reader.End())
+}
+
+func (r *reports) note(key, report string) {
+	if report == "" {
+		return
+	}
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	if found := key + ": " + report; !slices.Contains(r.found, found) {
+		r.found = append(r.found, found)
 	}
 }
 
