@@ -45,7 +45,8 @@ bench: ## measure Collage beside the floor on one API server; writes build/bench
 	@e2e/bench/run.sh
 
 mutants: ## take each guard out of a copy of the program and demand that a test notices (MUTANT=regular expression for some)
-	@e2e/setup/packages.sh build
+	@e2e/setup/packages.sh build cluster
+	@e2e/setup/tools.sh
 	@cd e2e && go run ./mutants -root .. -jobs $(JOBS) -run "$(MUTANT)"
 
 asan: ## unit tests under AddressSanitizer and UndefinedBehaviorSanitizer

@@ -13,19 +13,22 @@ import (
 type mutant struct {
 	name string // a sentence: what the program does not do any more
 	file string // from the repository's root
-	exe  string // unit_reconcile
-	// What --gtest_filter gets.
+	exe  string // unit_reconcile, or a Go package of e2e: ./rights
+	// What --gtest_filter gets, or go test's -run.
 	filter      string
 	text        []string // lines of the file, compared word by word
 	replacement []string
 	where       string // of the entry, for messages
 }
 
+// isGo tells whether the test is a Go package of e2e; all others are programs of unit/.
+func (m mutant) isGo() bool { return strings.HasPrefix(m.exe, "./") }
+
 // readTable reads all *.txt of a folder. An entry:
 //
 //	mutant: a sentence
 //	file: operator/reconcile/provision.cpp
-//	test: unit_reconcile Provision.ThatTest:Provision.ThisTest
+//	test: unit_reconcile Provision.ThatTest:Provision.ThisTest    (or: ./rights TestRights/operator)
 //	- lines that the file must have once
 //	+ lines that take their place
 //

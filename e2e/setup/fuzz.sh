@@ -4,6 +4,8 @@
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit 1
 seconds=${FUZZ_SECONDS:-60}
+# Debian's name for it ends in the version, so that no sanitizer finds it by itself; without it reports hold addresses only.
+export ASAN_SYMBOLIZER_PATH=/usr/lib/llvm-16/bin/llvm-symbolizer UBSAN_OPTIONS=print_stacktrace=1
 mkdir -p build/fuzz/found build/fuzz/log
 failed=0
 for program in build/fuzz/bin/fuzz_*; do

@@ -6,7 +6,8 @@
 #   packages.sh --remove          remove what earlier runs installed, dependencies included
 #
 # Sets: build (compile Collage), cluster (boot the two-node Kubernetes), image (build the container images),
-# lint (clang-format, clang-tidy), fuzz (the compiler with libFuzzer). What a run installs is recorded in build/e2e/installed-packages.
+# lint (clang-format, clang-tidy), fuzz (the compiler with libFuzzer, the symbolizer). What a run installs is recorded in
+# build/e2e/installed-packages.
 set -eu
 
 packages_of() {
@@ -18,7 +19,7 @@ packages_of() {
       util-linux ;;
     image) echo buildah mmdebstrap ca-certificates util-linux ;;
     lint) echo clang-format clang-tidy ;;
-    fuzz) echo clang-16 libclang-rt-16-dev ;;
+    fuzz) echo clang-16 libclang-rt-16-dev llvm-16 ;;
     *) echo "packages.sh: no set '$1': there are build, cluster, image, lint and fuzz" >&2; exit 2 ;;
   esac
 }
@@ -28,7 +29,7 @@ installed() { dpkg-query -W -f '${db:Status-Status}\n' "$1" 2>/dev/null | grep -
 # One line for each package and architecture.
 all_installed() { dpkg-query -W -f '${db:Status-Abbrev}${binary:Package}\n' | sed -n 's/^ii *//p' | sort; }
 
-usage() { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 case ${1-} in
   '') usage ;;
   --missing | --remove) ;;

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "unit/reconcile/attach_fixture.h"
+#include "unit/testing/other_writer.h"
 
 namespace collage::reconcile {
 namespace {
@@ -66,6 +67,18 @@ TEST_F(AttachTest, AStaticVolumeIsProtectedFirst) {
   cluster.start();
   attach_to("node-a");
   EXPECT_EQ((*cluster.pv("pv-1"))["metadata"]["finalizers"], Json({kFinalizer}));
+}
+
+// A finalizer that somebody adds between our look and our write is not lost, on neither object.
+TEST_F(AttachTest, OthersFinalizersStayWhateverTheMoment) {
+  cluster.api.put(testing::a_volume("pv-1").of_driver(kFake).handle("fast/vol-pv-1").retain().bound());
+  testing::write_before_the_patch(cluster.api, kube::kPersistentVolumes, "pv-1", testing::add_finalizer);
+  testing::write_before_the_patch(cluster.api, kube::kVolumeAttachments, "csi-pv-1-node-a",
+                                  testing::add_finalizer);
+  cluster.start();
+  attach_to("node-a");
+  EXPECT_EQ((*cluster.pv("pv-1"))["metadata"]["finalizers"], Json({"theirs", kFinalizer}));
+  EXPECT_EQ((*cluster.attachment("pv-1"))["metadata"]["finalizers"], Json({"theirs", kFinalizer}));
 }
 
 TEST_F(AttachTest, AMoveIsADetachAndAnAttachAtOnce) {

@@ -4,16 +4,19 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <nlohmann/json.hpp>
 
 #include "base/json.h"
 #include "operator/engine/intent_record.h"
+#include "operator/engine/names.h"
 #include "operator/kube/events.h"
 #include "operator/reconcile/config_map_intents.h"
 #include "unit/testing/builders.h"
 #include "unit/testing/fake_api_server.h"
 #include "unit/testing/fake_driver.h"
 #include "unit/testing/fake_nodes.h"
+#include "unit/testing/other_writer.h"
 
 namespace collage::reconcile {
 namespace {
@@ -54,6 +57,7 @@ class BackendControllerTest : public ::testing::Test {
     world_ = std::make_unique<World>(*client_, events_, kinds_, "collage-system");
     world_->cluster_id = "cluster-1";
     world_->cluster_uid = "uid-of-cluster-1";
+    world_->leads = [this] { return leads_ ? absl::OkStatus() : absl::CancelledError("leads no more"); };
     intents_ = std::make_unique<ConfigMapIntents>(*client_, "collage-system");
     controller_ = std::make_unique<BackendController>(*world_, nodes_, *intents_,
                                                       SurveyOptions{.after = std::chrono::milliseconds(1)});
@@ -141,6 +145,7 @@ class BackendControllerTest : public ::testing::Test {
   std::mutex mutex_;
   std::vector<std::string> usable_;
   std::vector<std::string> lost_;
+  std::atomic<bool> leads_ = true;
   std::unique_ptr<World> world_;
   std::unique_ptr<ConfigMapIntents> intents_;
   std::unique_ptr<BackendController> controller_;
@@ -184,6 +189,31 @@ TEST_F(BackendControllerTest, TheMarkerIsPutOnceAndTheIdentityStays) {
   EXPECT_EQ(driver_->calls(drivers::Verb::kProbe), probes)
       << "the identity is known: nothing is initialized again";
   EXPECT_EQ(base::get_string(*backend(), "/status/systemID"), id);
+}
+
+TEST_F(BackendControllerTest, ItsDriverObeysTheLease) {
+  both_nodes_ready();
+  server_.put(share());
+  start();
+  ASSERT_TRUE(ready());
+  const auto driver = world_->backends.get("share")->driver;
+  EXPECT_TRUE(driver->find(context_, "pvc-1").ok());
+  const int before = driver_->calls(drivers::Verb::kFind);
+  leads_ = false;
+  EXPECT_TRUE(absl::IsCancelled(driver->find(context_, "pvc-1").status()));
+  EXPECT_EQ(driver_->calls(drivers::Verb::kFind), before);
+}
+
+// A finalizer that somebody adds between our look and our write is not lost.
+TEST_F(BackendControllerTest, OthersFinalizersStayWhateverTheMoment) {
+  both_nodes_ready();
+  testing::write_before_the_patch(server_, kube::kStorageBackends, "share", testing::add_finalizer);
+  server_.put(share());
+  start();
+  ASSERT_TRUE(ready());
+  const Json both = {"theirs", engine::kBackendFinalizer};
+  EXPECT_TRUE(server_.wait_until([&] { return (*backend())["metadata"]["finalizers"] == both; }))
+      << (*backend())["metadata"]["finalizers"];
 }
 
 TEST_F(BackendControllerTest, AWrongSpecIsToldWithItsFieldAndMendedByThePerson) {

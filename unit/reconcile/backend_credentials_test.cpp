@@ -145,6 +145,7 @@ class BackendCredentialsTest : public ::testing::Test {
     server_.put(backend);
     world_ = std::make_unique<World>(*client_, events_, kinds_, "collage-system");
     world_->cluster_id = "cluster-1";
+    world_->leads = [this] { return leads_ ? absl::OkStatus() : absl::CancelledError("leads no more"); };
     intents_ = std::make_unique<ConfigMapIntents>(*client_, "collage-system");
     controller_ = std::make_unique<BackendController>(*world_, nodes_, *intents_);
     world_->start(context_);
@@ -196,6 +197,7 @@ class BackendCredentialsTest : public ::testing::Test {
   std::unique_ptr<World> world_;
   std::unique_ptr<ConfigMapIntents> intents_;
   std::unique_ptr<BackendController> controller_;
+  std::atomic<bool> leads_ = true;
 };
 
 TEST_F(BackendCredentialsTest, AMissingSecretIsNamedAndTakenAsSoonAsItIsThere) {
@@ -319,6 +321,17 @@ TEST_F(BackendCredentialsTest, ACallUnderWayFinishesWithTheOldOnes) {
   vault_.during_create = nullptr;
   EXPECT_TRUE(create("pvc-2").ok());
   EXPECT_EQ(vault_.creates.back(), kNew);
+}
+
+TEST_F(BackendCredentialsTest, ItsDriverObeysTheLease) {
+  server_.put(secret(kOld));
+  start();
+  ASSERT_TRUE(works());
+  leads_ = false;
+  EXPECT_TRUE(absl::IsCancelled(create("pvc-1")));
+  EXPECT_TRUE(vault_.creates.empty());
+  leads_ = true;
+  EXPECT_TRUE(create("pvc-1").ok());
 }
 
 TEST_F(BackendCredentialsTest, AStorageThatIsAnotherOneStopsEveryOperationUntilItIsBack) {

@@ -6,6 +6,7 @@
 
 #include "operator/reconcile/finalizers.h"
 #include "unit/reconcile/cluster.h"
+#include "unit/testing/other_writer.h"
 
 namespace collage::reconcile {
 namespace {
@@ -210,6 +211,40 @@ TEST(Reclaim, AStaticVolumeIsProtectedWhileItIsBound) {
   ASSERT_TRUE(
       cluster.wait([&] { return finalizers(cluster.pv("pv-1")) == std::vector<std::string>{"theirs"}; }));
   EXPECT_THAT(cluster.driver->volumes(), IsEmpty());
+}
+
+TEST(Reclaim, OthersFinalizersStayWhateverTheMoment) {
+  Cluster cluster;
+  cluster.driver->put({.id = "static-1", .capacity_bytes = 1 << 30});
+  testing::write_before_the_patch(cluster.api, kube::kPersistentVolumes, "pv-1", testing::add_finalizer);
+  cluster.api.put(a_volume("pv-1").of_driver(kFake).handle("fast/static-1").bound());
+  cluster.start();
+  EXPECT_TRUE(cluster.wait([&] {
+    return finalizers(cluster.pv("pv-1")) == std::vector<std::string>{"theirs", kOurs};
+  }));
+}
+
+// Between our look and our call somebody has put another object in its place.
+TEST(Reclaim, TheObjectOfTheSameNameThatCameAfterStays) {
+  Cluster cluster;
+  const Json another = a_volume("pv-1").uid("another").of_driver("theirs.example.com").handle("x").bound();
+  cluster.api.put(cluster.volume("pv-1").released());
+  cluster.api.on_request([&](const testing::ApiRequest& request) {
+    if (request.verb == "delete" && request.resource == "persistentvolumes") {
+      cluster.api.erase(kube::kPersistentVolumes, "pv-1");
+      cluster.api.put(another);
+    }
+    return testing::Fault{};
+  });
+  cluster.start();
+  ASSERT_TRUE(cluster.wait([&] { return cluster.api.count("delete", "persistentvolumes") > 0; }));
+  ASSERT_TRUE(cluster.wait([&] {
+    const auto seen = cluster.op->world.volumes.get("pv-1");
+    return seen != nullptr && seen->meta.uid == "another";
+  }));
+  cluster.kill();
+  ASSERT_TRUE(cluster.pv("pv-1").has_value());
+  EXPECT_FALSE((*cluster.pv("pv-1"))["metadata"].contains("deletionTimestamp"));
 }
 
 TEST(Reclaim, ARetainedVolumeLosesItsObjectAndKeepsItsData) {
