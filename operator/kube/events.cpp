@@ -20,10 +20,12 @@ namespace {
 using base::Json;
 using Time = base::Clock::Monotonic;
 
-constexpr std::chrono::minutes kSameFor{10};     // the same event again within this counts up
-constexpr std::chrono::seconds kPatchEvery{10};  // at most, of one event
-constexpr std::chrono::minutes kBurstRefill{5};  // one more event a target after this
-constexpr double kBurst = 25;                    // new events of one target at once
+constexpr std::chrono::minutes kSameFor{10};              // the same event again within this counts up
+constexpr std::chrono::seconds kPatchEvery{10};           // at most, of one event
+constexpr std::chrono::minutes kBurstRefill{5};           // one more event a target after this
+constexpr double kBurst = 25;                             // new events of one target at once
+constexpr std::chrono::milliseconds kRoutineRefill{500};  // one more routine event after this
+constexpr double kRoutineBurst = 50;                      // new ones of all targets at once
 constexpr size_t kMaxWaiting = 1000;
 constexpr size_t kMaxKnown = 4000;    // events and targets that are remembered
 constexpr size_t kMaxMessage = 1024;  // the API server's limit
@@ -42,7 +44,7 @@ EventMetrics& metrics() {
 }
 
 std::string_view type_name(EventType type) {
-  return type == EventType::kNormal ? "Normal" : "Warning";
+  return type == EventType::kWarning ? "Warning" : "Normal";
 }
 
 // Cut at the border of a character.
@@ -66,9 +68,18 @@ struct Recorded {
   int tries = 0;
 };
 
+// How many new events there may be: `burst` at once, one more each `refill`.
 struct Tokens {
-  double left = kBurst;
-  Time refilled{};
+  double left;
+  Time refilled;
+  bool take(Time now, double burst, std::chrono::nanoseconds refill) {
+    const std::chrono::duration<double> passed = now - refilled;
+    left = std::min(burst, left + passed / std::chrono::duration<double>(refill));
+    refilled = now;
+    if (left < 1) return false;
+    left -= 1;
+    return true;
+  }
 };
 
 }  // namespace
@@ -96,18 +107,12 @@ struct EventRecorder::State {
     return key;
   }
 
-  // Whether this target may have one more new event.
-  bool take_token(const EventTarget& target, Time now) {
-    const auto [at, added] =
-        tokens.try_emplace(base::cat(target.kind, "/", target.name_space, "/", target.name, "/", target.uid));
-    Tokens& own = at->second;
-    if (added) own.refilled = now;
-    const std::chrono::duration<double> passed = now - own.refilled;
-    own.left = std::min(kBurst, own.left + passed / std::chrono::duration<double>(kBurstRefill));
-    own.refilled = now;
-    if (own.left < 1) return false;
-    own.left -= 1;
-    return true;
+  // Why there may be no new event of this target; nullptr when there may.
+  const char* refusal(const EventTarget& target, EventType type, Time now) {
+    if (type == EventType::kRoutine && !routine.take(now, kRoutineBurst, kRoutineRefill)) return "routine";
+    const std::string key = base::cat(target.kind, "/", target.name_space, "/", target.name, "/", target.uid);
+    Tokens& own = tokens.try_emplace(key, Tokens{kBurst, now}).first->second;
+    return own.take(now, kBurst, kBurstRefill) ? nullptr : "burst";
   }
 
   // Forgets what is over, and beyond the limit whatever is oldest and not waiting to be sent.
@@ -137,8 +142,8 @@ struct EventRecorder::State {
       known = recorded.end();
     }
     if (known == recorded.end()) {
-      if (!take_token(target, now)) {
-        metrics().dropped.add({"burst"});
+      if (const char* why = refusal(target, type, now)) {
+        metrics().dropped.add({why});
         return;
       }
       known = recorded.emplace(key, Recorded{target, type, reason, message}).first;
@@ -271,6 +276,7 @@ struct EventRecorder::State {
   std::condition_variable_any sent;
   std::unordered_map<std::string, Recorded> recorded;
   std::unordered_map<std::string, Tokens> tokens;
+  Tokens routine{kRoutineBurst, Time{}};
   std::deque<std::string>
       waiting;  // keys in the order of their first occurrence, those sent meanwhile included
   Time next_prune{};

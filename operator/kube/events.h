@@ -9,7 +9,8 @@
 
 namespace collage::kube {
 
-enum class EventType { kNormal, kWarning };
+// kRoutine is shown as Normal: a step that went well, of which there may be thousands at once.
+enum class EventType { kNormal, kWarning, kRoutine };
 
 struct EventTarget {
   std::string api_version, kind, name_space, name, uid, resource_version;
@@ -25,8 +26,9 @@ EventTarget event_target(const T& object) {
 }
 
 // Events for people, in the background: the same event again within ten minutes counts up the first one (at
-// most one patch every 10 s each), a burst beyond 25 a target is dropped. Never blocks; at most 1,000 wait,
-// then the oldest is dropped. Thread safe.
+// most one patch every 10 s each), a burst beyond 25 a target is dropped. Of the routine ones 50 are sent at
+// once and two a second after that, so that a storm of claims does not cost as many writes again. Never
+// blocks; at most 1,000 wait, then the oldest is dropped. Thread safe.
 class EventRecorder {
  public:
   // component e.g. "collage-operator"; instance: the pod's name. Events of cluster-scoped objects go to the

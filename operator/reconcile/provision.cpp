@@ -186,7 +186,7 @@ kube::Outcome Provisioner::reconcile(const base::Context& context, const std::st
     case ProvisionStep::kAbandon:
       return abandon(context, work);
     case ProvisionStep::kPopulator:
-      event(id, kube::EventType::kNormal, "Provisioning",
+      event(id, kube::EventType::kRoutine, "Provisioning",
             absl::StrCat("spec.dataSource: a ", claim->data_source->kind,
                          " is filled by an external populator, which is waited for"));
       return kube::Done{};
@@ -230,7 +230,7 @@ kube::Outcome Provisioner::go_on(const base::Context& context, const WorkPtr& wo
 kube::Outcome Provisioner::announce(const std::string& key) {
   const WorkPtr work = find_work(Id::parse(key).uid);
   if (work == nullptr || !work->creating || work->announced.exchange(true)) return kube::Done{};
-  event(work->id, kube::EventType::kNormal, "Provisioning",
+  event(work->id, kube::EventType::kRoutine, "Provisioning",
         absl::StrCat("StorageBackend \"", work->backend, "\" is making the volume ",
                      engine::volume_name(work->id.uid)));
   return kube::Done{};

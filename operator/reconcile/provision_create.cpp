@@ -168,7 +168,7 @@ kube::Outcome Provisioner::succeed(const base::Context& context, const WorkPtr& 
   const std::string handle = engine::volume_handle(work->backend, work->volume->id);
   metrics::provision_succeeded(claim.storage_class, context.clock().now() - work->begun);
   base::log::info(context, "volume made", {{"volume", handle}, {"bytes", work->volume->capacity_bytes}});
-  event(work->id, kube::EventType::kNormal, "ProvisioningSucceeded",
+  event(work->id, kube::EventType::kRoutine, "ProvisioningSucceeded",
         absl::StrCat("made volume ", handle, " of ", base::human_bytes(work->volume->capacity_bytes)));
   end(*work);
   return kube::Done{};

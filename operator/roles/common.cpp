@@ -42,7 +42,6 @@ absl::Status begin(const CommonOptions& options) {
                      : options.log_level == "error"   ? log::Level::kError
                                                       : log::Level::kInfo;
   log::configure(options.log_format == "json" ? log::Format::kJson : log::Format::kText, level);
-  // Its threads only move bytes and never wait: with more than one they mostly wake each other.
   base::init_http_client(1);
   return absl::OkStatus();
 }

@@ -21,7 +21,7 @@ using ::testing::HasSubstr;
 class FewThreads : public ::testing::Environment {
  public:
   void SetUp() override {
-    if (!TestChild::inside()) init_http_client(4);
+    if (!TestChild::inside()) init_http_client(1);
   }
 };
 const auto* const few_threads = ::testing::AddGlobalTestEnvironment(new FewThreads);

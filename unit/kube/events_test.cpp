@@ -113,6 +113,20 @@ TEST_F(EventsTest, ABurstOfOneTargetIsCutOffAndRefilled) {
   EXPECT_EQ(events().size(), 27u);
 }
 
+TEST_F(EventsTest, TheRoutineOfAStormIsCutOffAndNothingElse) {
+  const auto name = [](int i) { return "claim-" + std::to_string(i); };
+  for (int i = 0; i < 200; ++i) recorder_.event(claim(name(i)), EventType::kRoutine, "Made", "a volume");
+  ASSERT_TRUE(wait_for_events(50));
+  EXPECT_EQ(base::get_string(events()[0], "/type"), "Normal");
+  for (int i = 0; i < 50; ++i) recorder_.event(claim(name(i)), EventType::kWarning, "Failed", "no volume");
+  for (int i = 0; i < 50; ++i) recorder_.event(claim(name(i)), EventType::kNormal, "Moved", "by force");
+  ASSERT_TRUE(wait_for_events(150));
+  clock_.advance(seconds(1));
+  for (int i = 0; i < 10; ++i) recorder_.event(claim(name(i)), EventType::kRoutine, "Made", "another");
+  recorder_.flush(base::Context().with_timeout(seconds(10)));
+  EXPECT_EQ(events().size(), 152u);
+}
+
 TEST_F(EventsTest, FlushSendsWhatWaits) {
   recorder_.event(claim(), EventType::kNormal, "A", "a");
   ASSERT_TRUE(wait_for_events(1));
