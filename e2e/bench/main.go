@@ -85,7 +85,7 @@ func main() {
 	flag.Var(&o.phases, "phases", "which to run, with commas between them")
 	flag.IntVar(&o.rounds, "rounds", 5, "pairs of rounds, one by Collage and one by the floor")
 	flag.IntVar(&o.claims, "claims", 1000, "made and deleted in each round")
-	flag.IntVar(&o.attaches, "attaches", 300, "and detaches in each round")
+	flag.IntVar(&o.attaches, "attaches", 1000, "and detaches in each round")
 	flag.IntVar(&o.serial, "serial", 200, "claims made one after the other, for the latency")
 	flag.IntVar(&o.staged, "staged", 50, "volumes mounted on a node, for its memory")
 	flag.DurationVar(&o.idle, "idle", 5*time.Minute, "in which nothing is asked for, for the idle writes")

@@ -276,7 +276,7 @@ func (b *cutBench) nothingLeft(t *testing.T) error {
 	}
 	for _, node := range cluster.Nodes {
 		var object struct {
-			Spec struct{ Operations []struct{ ID, Verb string } }
+			Spec struct{ Operations []string }
 		}
 		b.api.get(t, "/apis/collage.storage/v1beta1/storagenodes/"+node.Name, &object)
 		if len(object.Spec.Operations) > 0 {

@@ -12,6 +12,7 @@
 #include "base/status.h"
 #include "drivers/codec.h"
 #include "operator/engine/backend_spec.h"
+#include "operator/engine/operation_text.h"
 #include "operator/reconcile/capacity.h"
 
 namespace collage::reconcile {
@@ -180,17 +181,15 @@ void NodeAgent::backends_changed() {
 }
 
 void NodeAgent::operations_changed(const kube::StorageNodeObject& object) {
-  const Json* operations = base::find(*object.json, "/spec/operations");
+  std::vector<Json> operations = engine::operations_in(*object.json, engine::kOperations);
   std::set<std::string> listed;
   std::vector<std::pair<std::string, Json>> fresh;
   {
     std::lock_guard lock(mutex_);
-    if (operations != nullptr && operations->is_array()) {
-      for (const Json& operation : *operations) {
-        const std::string id = base::get_string(operation, "/id");
-        listed.insert(id);
-        if (taken_.insert(id).second) fresh.emplace_back(id, operation);
-      }
+    for (Json& operation : operations) {
+      const std::string id = base::get_string(operation, "/id");
+      listed.insert(id);
+      if (taken_.insert(id).second) fresh.emplace_back(id, std::move(operation));
     }
     listed_ = listed;
     // What is no longer asked needs no answer; the status sheds it with its next write.
@@ -217,8 +216,9 @@ void NodeAgent::submit(const std::string& backend, std::function<void()> work) {
 void NodeAgent::carry_out(const std::string& id, const Json& operation) {
   const std::string backend = base::get_string(operation, "/backend");
   const auto verb = drivers::verb_from_string(base::get_string(operation, "/verb"));
-  absl::StatusOr<Json> arguments = base::parse_json(base::get_string(operation, "/arguments", "{}"));
-  const std::string subject = arguments.ok() ? subject_of(backend, *arguments) : "";
+  const Json* const told = base::find(operation, "/arguments");
+  const Json arguments = told != nullptr ? *told : Json::object();
+  const std::string subject = subject_of(backend, arguments);
   {
     std::unique_lock lock(mutex_);
     subject_free_.wait(lock,
@@ -234,15 +234,13 @@ void NodeAgent::carry_out(const std::string& id, const Json& operation) {
   absl::StatusOr<Json> result = absl::InternalError("not run");
   if (!verb.ok()) {
     result = verb.status();
-  } else if (!arguments.ok()) {
-    result = absl::InvalidArgumentError(absl::StrCat("arguments: ", arguments.status().message()));
   } else {
-    result = agent_.carry_out(context, backend, *verb, *arguments);
+    result = agent_.carry_out(context, backend, *verb, arguments);
   }
   Json answer = {{"id", id}, {"code", absl::StatusCodeToString(result.status().code())}};
   if (result.ok()) {
     // What tells nothing (nothing found, nothing to say) is left out.
-    if (result->is_object() && !result->empty()) answer["result"] = base::dump_json(*result);
+    if (result->is_object() && !result->empty()) answer["result"] = *std::move(result);
   } else {
     answer["message"] = result.status().message();
   }
@@ -251,7 +249,7 @@ void NodeAgent::carry_out(const std::string& id, const Json& operation) {
   {
     std::lock_guard lock(mutex_);
     if (!subject.empty()) busy_.erase(subject);
-    if (listed_.contains(id)) answers_[id] = std::move(answer);
+    if (listed_.contains(id)) answers_[id] = base::dump_json(answer);
     asked = taken_.size();
     all_answered = answers_.size() == asked;
     measure_soon_ =

@@ -10,6 +10,7 @@
 #include "base/metrics.h"
 #include "base/random.h"
 #include "base/status.h"
+#include "operator/engine/operation_text.h"
 
 namespace collage::reconcile {
 namespace {
@@ -59,7 +60,8 @@ absl::Status answer_status(const Json& answer) {
 }  // namespace
 
 struct StorageNodeOperations::Call {
-  std::string id, backend, verb, arguments;  // as in spec.operations; all but the id make two calls equal
+  std::string id, backend, verb, arguments;  // all but the id make two calls equal
+  std::string text;                          // of them all, as in spec.operations
   std::condition_variable_any answered;
   int waiting = 0;
   bool done = false;
@@ -101,12 +103,13 @@ void StorageNodeOperations::start(const base::Context& context) {
 }
 
 void StorageNodeOperations::drop_foreign(const kube::StorageNodeObject& object) {
-  const Json* operations = base::find(*object.json, "/spec/operations");
-  if (operations == nullptr || !operations->is_array()) return;
-  const bool foreign = std::any_of(operations->begin(), operations->end(), [&](const Json& operation) {
-    return !base::get_string(operation, "/id").starts_with(process_ + "-");
+  const Json* listed = base::find(*object.json, engine::kOperations);
+  if (listed == nullptr || listed->empty()) return;
+  const std::vector<Json> operations = engine::operations_in(*object.json, engine::kOperations);
+  const auto own = std::count_if(operations.begin(), operations.end(), [&](const Json& operation) {
+    return base::get_string(operation, "/id").starts_with(process_ + "-");
   });
-  if (!foreign) return;
+  if (static_cast<size_t>(own) == listed->size()) return;
   std::lock_guard lock(mutex_);
   if (!started_) return;  // another replica leads
   NodeQueue& mine = queue(object.meta.name);
@@ -254,6 +257,8 @@ absl::StatusOr<Json> StorageNodeOperations::run(const base::Context& context, co
     call->id = absl::StrCat(process_, "-", ++next_id_);
     call->backend = backend;
     call->verb = name;
+    call->text =
+        base::dump_json({{"id", call->id}, {"backend", backend}, {"verb", name}, {"arguments", arguments}});
     call->arguments = std::move(content);
     mailbox.calls.push_back(call);
     if (verb == drivers::Verb::kRemove) {
@@ -285,10 +290,7 @@ absl::Status StorageNodeOperations::write(const base::Context& context, NodeQueu
     std::lock_guard lock(mutex_);
     for (const auto& call : queue.calls) {
       if (operations.size() == kMaxOpen) break;
-      operations.push_back({{"id", call->id},
-                            {"backend", call->backend},
-                            {"verb", call->verb},
-                            {"arguments", call->arguments}});
+      operations.push_back(call->text);
     }
     if (operations.empty() && queue.written == 0) return absl::OkStatus();
   }
@@ -304,8 +306,8 @@ absl::Status StorageNodeOperations::write(const base::Context& context, NodeQueu
 }
 
 void StorageNodeOperations::take_answers(const kube::StorageNodeObject& object) {
-  const Json* answers = base::find(*object.json, "/status/operations");
-  if (answers == nullptr || !answers->is_array()) return;
+  const std::vector<Json> answers = engine::operations_in(*object.json, engine::kAnswers);
+  if (answers.empty()) return;
   bool any = false;
   {
     std::lock_guard lock(mutex_);
@@ -313,18 +315,13 @@ void StorageNodeOperations::take_answers(const kube::StorageNodeObject& object) 
     if (found == queues_.end()) return;
     NodeQueue& queue = *found->second;
     const size_t open_before = queue.calls.size();
-    for (const Json& answer : *answers) {
+    for (const Json& answer : answers) {
       const std::string id = base::get_string(answer, "/id");
       auto call = std::find_if(queue.calls.begin(), queue.calls.end(),
                                [&](const auto& open) { return open->id == id; });
       if (call == queue.calls.end()) continue;
       (*call)->status = answer_status(answer);
-      if (const std::string result = base::get_string(answer, "/result"); !result.empty()) {
-        absl::StatusOr<Json> parsed = base::parse_json(result);
-        if (parsed.ok()) (*call)->result = *std::move(parsed);
-        if (!parsed.ok())
-          (*call)->status = absl::InternalError(absl::StrCat("the result is ", parsed.status().message()));
-      }
+      if (const Json* result = base::find(answer, "/result")) (*call)->result = *result;
       (*call)->done = true;
       (*call)->answered.notify_all();
       queue.calls.erase(call);

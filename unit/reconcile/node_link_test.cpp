@@ -419,10 +419,8 @@ TEST_F(NodeLink, TheNextOperatorDropsWhatNobodyWaitsForAndAsksAnew) {
 // Its operator is dead, and the next one may have removed the volume since.
 TEST_F(NodeLink, WhatIsTakenOffTheListBeforeItBeganIsNotBegun) {
   const auto create = [](const std::string& id, const std::string& name) {
-    return Json{{"id", id},
-                {"backend", "share"},
-                {"verb", "create"},
-                {"arguments", base::dump_json(create_arguments(name))}};
+    return base::dump_json(
+        {{"id", id}, {"backend", "share"}, {"verb", "create"}, {"arguments", create_arguments(name)}});
   };
   const auto ask = [&](Json operations) {
     server_.update(kube::kStorageNodes, "node-a",
@@ -445,7 +443,7 @@ TEST_F(NodeLink, WhatIsTakenOffTheListBeforeItBeganIsNotBegun) {
   ask({create("next-1", "pvc-2")});
   const bool answered = server_.wait_until([&] {
     const Json node = storage_node();
-    return base::get_string(node, "/status/operations/0/id") == "next-1";
+    return base::get_string(node, "/status/operations/0").find("\"next-1\"") != std::string::npos;
   });
   go_on.count_down();
   ASSERT_TRUE(answered);
@@ -456,11 +454,9 @@ TEST_F(NodeLink, WhatIsTakenOffTheListBeforeItBeganIsNotBegun) {
 TEST_F(NodeLink, WhatAnEarlierOperatorAskedForLeavesEveryNodeThoughNobodyCallsIt) {
   // Left by an operator that was killed: an agent that starts later would carry it out again.
   server_.put(testing::a_storage_node("node-a").set(
-      "/spec",
-      {{"operations", Json::array({{{"id", "dead-1"},
-                                    {"backend", "share"},
-                                    {"verb", "create"},
-                                    {"arguments", base::dump_json(create_arguments("pvc-old"))}}})}}));
+      "/spec", {{"operations",
+                 {R"({"id":"dead-1","backend":"share","verb":"create","arguments":{}})",
+                  "nothing that can be read"}}}));
   start_operator();
   EXPECT_TRUE(server_.wait_until([&] {
     const Json node = storage_node();

@@ -1,0 +1,20 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/json.h"
+
+namespace collage::engine {
+
+// spec.operations and status.operations of a StorageNode are lists of texts, each a JSON object:
+//   operation  {"id", "backend", "verb", "arguments"}   answer  {"id", "code", "message", "result"}
+// A text, since the API server takes an object apart a dozen times for each write, and a text it only copies.
+constexpr std::string_view kOperations = "/spec/operations";
+constexpr std::string_view kAnswers = "/status/operations";
+
+// The objects of one of the lists. What is none is left out.
+std::vector<base::Json> operations_in(const base::Json& storage_node, std::string_view list);
+
+}  // namespace collage::engine
