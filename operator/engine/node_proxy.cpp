@@ -34,6 +34,15 @@ std::optional<std::pair<std::string, std::string>> split(const std::string& text
   return std::pair(text.substr(0, slash), text.substr(slash + 1));
 }
 
+// What lists travel in is an object of the API server: a page must stay far below kMaxOperationText.
+constexpr int kPageEntries = 200;
+
+Json list_arguments(const std::string& token, int max_entries) {
+  Json arguments = {{"max", max_entries > 0 ? std::min(max_entries, kPageEntries) : kPageEntries}};
+  if (!token.empty()) arguments["token"] = token;
+  return arguments;
+}
+
 drivers::ProbeResult probe_result(const Json& answer) {
   drivers::ProbeResult result{.system_id = base::get_string(answer, "/systemID")};
   if (const Json* uids = base::find(answer, "/clusterUIDs"); uids != nullptr && uids->is_array()) {
@@ -262,9 +271,7 @@ absl::StatusOr<Volume> NodeProxy::inspect(const Context& context, const std::str
 absl::StatusOr<drivers::VolumePage> NodeProxy::list(const Context& context, const std::string& token,
                                                     int max_entries) {
   if (on_owner()) return list_of_owners(context, token, max_entries);
-  Json arguments = Json::object();
-  if (!token.empty()) arguments["token"] = token;
-  if (max_entries > 0) arguments["max"] = max_entries;
+  const Json arguments = list_arguments(token, max_entries);
   COLLAGE_ASSIGN_OR_RETURN(const Json result, calls_.read_anywhere(context, Verb::kList, arguments));
   return drivers::volume_page_from_json(result);
 }
@@ -282,9 +289,7 @@ absl::StatusOr<drivers::VolumePage> NodeProxy::list_of_owners(const Context& con
     return absl::AbortedError(absl::StrCat("the list of backend \"", calls_.backend(), "\" stopped at node ",
                                            place.first, ", which does not reach it any more: start over"));
   }
-  Json arguments = Json::object();
-  if (!place.second.empty()) arguments["token"] = place.second;
-  if (max_entries > 0) arguments["max"] = max_entries;
+  const Json arguments = list_arguments(place.second, max_entries);
   COLLAGE_ASSIGN_OR_RETURN(const Json result, calls_.run(context, *node, "", Verb::kList, arguments));
   COLLAGE_ASSIGN_OR_RETURN(drivers::VolumePage page, drivers::volume_page_from_json(result));
   if (!page.next_token.empty()) {

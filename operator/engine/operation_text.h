@@ -14,6 +14,10 @@ namespace collage::engine {
 constexpr std::string_view kOperations = "/spec/operations";
 constexpr std::string_view kAnswers = "/status/operations";
 
+// The longest of these texts, in bytes: crds/storagenodes.yaml has the same. The API server would refuse the
+// whole list for one that is longer.
+constexpr size_t kMaxOperationText = 256 << 10;
+
 // The objects of one of the lists. What is none is left out.
 std::vector<base::Json> operations_in(const base::Json& storage_node, std::string_view list);
 

@@ -21,7 +21,8 @@ namespace {
 using base::Json;
 
 constexpr auto kOperationTimeout = std::chrono::minutes(5);
-constexpr size_t kThreads = 32;  // of one backend
+constexpr size_t kThreads = 32;       // of one backend
+constexpr size_t kMaxMessage = 4096;  // of an answer, in bytes
 constexpr auto kMeasureEvery = std::chrono::seconds(30);
 constexpr auto kMeasureTimeout = std::chrono::seconds(10);
 
@@ -242,14 +243,23 @@ void NodeAgent::carry_out(const std::string& id, const Json& operation) {
     // What tells nothing (nothing found, nothing to say) is left out.
     if (result->is_object() && !result->empty()) answer["result"] = *std::move(result);
   } else {
-    answer["message"] = result.status().message();
+    answer["message"] = result.status().message().substr(0, kMaxMessage);
+  }
+  std::string text = base::dump_json(answer);
+  if (text.size() > engine::kMaxOperationText) {
+    // Not final: the call was carried out, and may have to be undone.
+    text = base::dump_json(
+        {{"id", id},
+         {"code", "UNAVAILABLE"},
+         {"message", absl::StrCat("the answer has ", text.size(), " bytes, of ", engine::kMaxOperationText,
+                                  " that a StorageNode can carry")}});
   }
   bool all_answered = false;
   size_t asked = 0;
   {
     std::lock_guard lock(mutex_);
     if (!subject.empty()) busy_.erase(subject);
-    if (listed_.contains(id)) answers_[id] = base::dump_json(answer);
+    if (listed_.contains(id)) answers_[id] = std::move(text);
     asked = taken_.size();
     all_answered = answers_.size() == asked;
     measure_soon_ =

@@ -4,6 +4,9 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/files.h"
+#include "base/yaml.h"
+
 namespace collage::engine {
 namespace {
 
@@ -25,6 +28,18 @@ TEST(OperationText, ReadsBothListsAndLeavesOutWhatIsNone) {
 TEST(OperationText, NoListIsNoOperation) {
   EXPECT_TRUE(operations_in(Json::object(), kOperations).empty());
   EXPECT_TRUE(operations_in({{"spec", {{"operations", "{}"}}}}, kOperations).empty());
+}
+
+TEST(OperationText, TheSchemaAllowsAsMuchAsIsWritten) {
+  const auto text = base::read_file(COLLAGE_SOURCE_DIR "/crds/storagenodes.yaml");
+  ASSERT_TRUE(text.ok()) << text.status();
+  const auto documents = base::yaml_to_json(*text);
+  ASSERT_TRUE(documents.ok()) << documents.status();
+  for (const std::string half : {"spec", "status"}) {
+    const std::string items = "/spec/versions/0/schema/openAPIV3Schema/properties/" + half +
+                              "/properties/operations/items/maxLength";
+    EXPECT_EQ(base::get_int(documents->front(), items), kMaxOperationText);
+  }
 }
 
 }  // namespace

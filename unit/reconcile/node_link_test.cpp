@@ -134,6 +134,21 @@ TEST_F(NodeLink, TheDriversOwnErrorComesBackWithItsCodeAndMessage) {
   EXPECT_EQ(made.status().message(), "no room: 5 MiB are left");
 }
 
+// One that the API server would refuse must not keep all the others from being told.
+TEST_F(NodeLink, ALongAnswerIsCutOrAnError) {
+  start();
+  driver_.fail_before(drivers::Verb::kCreate, absl::InternalError(std::string(300 << 10, 'x')));
+  const auto failed = call(drivers::Verb::kCreate, create_arguments("pvc-1"));
+  EXPECT_TRUE(absl::IsInternal(failed.status()));
+  EXPECT_EQ(failed.status().message(), std::string(4096, 'x'));
+  const drivers::Volume large{
+      .id = "vol-large", .name = "large", .context = {{"key", std::string(300 << 10, 'x')}}};
+  driver_.put(large);
+  const auto found = call(drivers::Verb::kFind, {{"name", "large"}});
+  EXPECT_TRUE(absl::IsUnavailable(found.status()));
+  EXPECT_NE(found.status().message().find("that a StorageNode can carry"), std::string::npos);
+}
+
 TEST_F(NodeLink, OperationsLeaveTheListWhenTheyAreDone) {
   start();
   ASSERT_TRUE(call(drivers::Verb::kCreate, create_arguments("pvc-1")).ok());
