@@ -81,6 +81,8 @@ class AgentImpl : public Agent {
   absl::StatusOr<VolumeRecord> plan_stage(const StageRequest& request, const std::string& staging_path);
   absl::Status check_staged(const StageRequest& request, const VolumeRecord& record,
                             const std::string& staging_path, const mount::MountTable& table, bool& done);
+  // For a stage of a volume that pods have already: what they have, and the device by which it is known.
+  static void keep_publications(const VolumeRecord& before, VolumeRecord& record);
   absl::Status do_stage(const base::Context& context, VolumeRecord record, bool fresh,
                         mount::Blank blank = mount::Blank::kFormat);
   absl::Status roll_back(const base::Context& context, const VolumeRecord& record);
@@ -90,7 +92,7 @@ class AgentImpl : public Agent {
                                const std::string& staging_path, const mount::MountTable& table);
   // publish.cpp
   absl::StatusOr<VolumeRecord> restage(const base::Context& context, const PublishRequest& request,
-                                       VolumeRecord before);
+                                       const VolumeRecord& before);
   absl::StatusOr<VolumeRecord> staged_record(const base::Context& context, const PublishRequest& request,
                                              const std::string& staging_path, const mount::MountTable& table);
   absl::Status check_targets(const PublishRequest& request, const VolumeRecord& record,

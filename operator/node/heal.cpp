@@ -200,10 +200,12 @@ absl::Status AgentImpl::check_still_here(const Context& context, const VolumeRec
                                                     holder.empty() ? "" : ", but to ", holder));
 }
 
-// Needs no note before the act: the record says "staged", and the device is found by its image.
 absl::Status AgentImpl::heal_staging(const Context& context, VolumeRecord& record) {
   COLLAGE_ASSIGN_OR_RETURN(record.reached,
                            mounter_->attach(context, record.handle, record.access, attach_writing(record)));
+  // Crash before this note: the device is found again by its image. Before the mount, since a mount of a
+  // device that the record does not know would be taken for somebody else's.
+  static_cast<void>(journal_.write(record));
   if (record.mode == VolumeMode::kFilesystem) {
     COLLAGE_RETURN_IF_ERROR(mounter_->mount(
         context, record.handle, record.reached,
@@ -211,7 +213,6 @@ absl::Status AgentImpl::heal_staging(const Context& context, VolumeRecord& recor
          record.read_only ? mount::Writing::kReadOnly : mount::Writing::kAllowed, mount::Blank::kRefuse},
         record.staging_path));
   }
-  static_cast<void>(journal_.write(record));
   {
     std::lock_guard lock(mutex_);
     ++healed_;

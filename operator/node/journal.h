@@ -38,7 +38,7 @@ struct Publication {
 //                       unstage, once nothing is published
 //
 // An arrow into a state ending in -ing is written before the act, the one out of it after the act. `reached`
-// is known from `staged` on.
+// is known from `staged` on, and kept where a volume that pods have is staged again.
 struct VolumeRecord {
   std::string handle;  // "<backend>/<id>"
   std::string kind;

@@ -44,12 +44,12 @@ const char* reading(bool read_only) {
 
 // Stages once more for a publish: who asks to publish a volume here says that it is attached here.
 absl::StatusOr<VolumeRecord> AgentImpl::restage(const Context& context, const PublishRequest& request,
-                                                VolumeRecord before) {
+                                                const VolumeRecord& before) {
   COLLAGE_ASSIGN_OR_RETURN(VolumeRecord planned,
                            plan_stage({request.handle, before.staging_path, request.capability,
                                        request.volume_context, request.publish_context, before.read_only},
                                       before.staging_path));
-  planned.publications = std::move(before.publications);
+  keep_publications(before, planned);
   COLLAGE_RETURN_IF_ERROR(do_stage(context, std::move(planned), false, mount::Blank::kRefuse));
   std::optional<VolumeRecord> record = find_record(request.handle);
   if (!record.has_value()) return not_staged(request.handle, before.staging_path);
@@ -74,7 +74,7 @@ absl::StatusOr<VolumeRecord> AgentImpl::staged_record(const Context& context, co
       if (entry == nullptr) return not_staged(request.handle, staging_path);
       lost.read_only = entry->super_read_only;
     }
-    return restage(context, request, std::move(lost));
+    return restage(context, request, lost);
   }
   if (record->staging_path != staging_path || record->boot_id != boot_id_ ||
       record->state == StageState::kUnstaging) {

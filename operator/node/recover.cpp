@@ -106,7 +106,11 @@ absl::Status AgentImpl::recover_volume(const Context& context, VolumeRecord reco
       return save_if_possible(context, record);
     }
     case StageDecision::kRollBack:
-      return roll_back(context, record);
+      if (record.publications.empty()) return roll_back(context, record);
+      // It was being staged again under pods, who must go on being told.
+      record.state = StageState::kStaged;
+      set_trouble(record.staging_path, trouble_of(record, record.staging_path, table));
+      return save_if_possible(context, record);
     case StageDecision::kFinish:
       return finish_unstage(context, record);
     case StageDecision::kForget:

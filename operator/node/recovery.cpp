@@ -53,8 +53,9 @@ Seen staging_seen(const VolumeRecord& record, Boot boot, const mount::MountTable
   }
   const mount::MountEntry* entry = table.at(record.staging_path);
   if (entry == nullptr) return Seen::kNothing;
-  // A record of `staging` does not know its device yet; the path is the record's alone.
-  if (record.reached.number.empty()) return Seen::kOurs;
+  // A record of `staging` does not know its device yet, or knows the one of before; the path is the record's
+  // alone.
+  if (record.state == StageState::kStaging || record.reached.number.empty()) return Seen::kOurs;
   return entry->device == record.reached.number ? Seen::kOurs : Seen::kOther;
 }
 
@@ -64,6 +65,7 @@ Seen target_seen(const VolumeRecord& record, const std::string& target, const mo
   if (record.mode ==
       drivers::VolumeMode::kBlock) {  // a device node, bound from /dev: the table shows "/loop3" of devtmpfs
     const std::string& device = record.reached.path;
+    if (device.empty()) return Seen::kOther;  // of a journal that did not keep it
     const bool shown = entry->root.ends_with(device.substr(device.find_last_of('/')));
     return shown && device_is_ours(record, table) ? Seen::kOurs : Seen::kOther;
   }

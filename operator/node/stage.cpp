@@ -151,17 +151,23 @@ absl::Status AgentImpl::stage(const Context& context, const StageRequest& reques
     if (done) return absl::OkStatus();
   }
   COLLAGE_ASSIGN_OR_RETURN(VolumeRecord record, plan_stage(request, staging_path));
-  if (known.has_value() && known->boot_id == boot_id_) record.publications = known->publications;
+  if (known.has_value() && known->boot_id == boot_id_) keep_publications(*known, record);
   return do_stage(context, std::move(record), !known.has_value());
+}
+
+void AgentImpl::keep_publications(const VolumeRecord& before, VolumeRecord& record) {
+  if (before.publications.empty()) return;
+  record.publications = before.publications;
+  record.reached = before.reached;
 }
 
 // `fresh`: the volume had no record, so that after a failure nothing of it need stay.
 absl::Status AgentImpl::do_stage(const Context& context, VolumeRecord record, bool fresh,
                                  mount::Blank blank) {
   record.state = StageState::kStaging;
-  record.reached = {};
   COLLAGE_RETURN_IF_ERROR(save(record));
-  // Crash here: recovery finds `staging` and nothing mounted, and rolls back.
+  // Crash here: recovery finds `staging` and nothing mounted, and rolls back; where pods have the volume, it
+  // tells them instead that it is lost.
   absl::StatusOr<mount::Reached> reached =
       mounter_->attach(context, record.handle, record.access, attach_writing(record));
   absl::Status status = reached.status();

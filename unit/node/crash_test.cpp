@@ -1,17 +1,13 @@
 // The agent is killed at every single instant of every step, and started again: nothing is mounted twice,
-// nothing is lost, and both ways on, again and back, lead where they should. An instant lies before each
-// change of the kernel's state, after each, and before each call that changes the journal's directory; a
-// reboot takes with it what was not synced.
+// nothing is lost, and both ways on, again and back, lead where they should.
 #include <set>
 
-#include "unit/node/disk.h"
-#include "unit/node/node_fixture.h"
+#include "unit/node/crashing_node.h"
 
 namespace collage::node {
 namespace {
 
-using testing::Disk;
-using testing::NodeFixture;
+using testing::CrashingNode;
 
 constexpr char kTarget[] = "/kubelet/pods/1/mount";
 
@@ -22,28 +18,8 @@ struct Script {
   bool reboot;
 };
 
-class Crash : public NodeFixture, public ::testing::WithParamInterface<Script> {
+class Crash : public CrashingNode, public ::testing::WithParamInterface<Script> {
  protected:
-  // The n-th change to disk or kernel, and all after it, do not happen; the half of the points that lie after
-  // a change: it happened.
-  void crash_at(int point) {
-    points_ = 0;
-    auto goes_on = [this, point](const std::string& step) {
-      steps_.insert(step);
-      return ++points_ < point;
-    };
-    kernel.on_step([goes_on](const std::string& step) {
-      return goes_on(step) ? absl::OkStatus() : absl::UnavailableError("killed");
-    });
-    disk.on_step(goes_on);
-  }
-  void no_crash() {
-    kernel.on_step({});
-    disk.on_step({});
-  }
-  int points() const { return points_; }
-  const std::set<std::string>& steps() const { return steps_; }  // that there were
-
   absl::Status life(int steps) {
     if (steps > 0) {
       const absl::Status status = stage();
@@ -68,12 +44,6 @@ class Crash : public NodeFixture, public ::testing::WithParamInterface<Script> {
       EXPECT_EQ(journal_files().size(), 1u) << "nobody knows of what is there";
     }
   }
-
-  Disk disk{directory / "volumes"};
-
- private:
-  int points_ = 0;
-  std::set<std::string> steps_;
 };
 
 TEST_P(Crash, AtEveryInstant) {
@@ -81,28 +51,17 @@ TEST_P(Crash, AtEveryInstant) {
   int crashes = 0;
   for (int point = 1;; ++point) {
     SCOPED_TRACE("point " + std::to_string(point));
-    start();
-    no_crash();
-    ASSERT_TRUE(agent->recover({}).ok());
-    set_backends();
-    ASSERT_TRUE(wait_ready(true));
+    start_again(true);
     crash_at(point);
     const absl::Status whole = life(4);
-    const bool crashed = points() >= point;
+    const bool crashed = came_to(point);
     if (!crashed) {
       ASSERT_TRUE(whole.ok()) << whole;
       break;
     }
     ++crashes;
-    if (GetParam().reboot) {
-      agent.reset();
-      kernel.reboot();
-      disk.lose_power();
-      boot_id = "boot-" + std::to_string(point + 1);
-    }
-    start();
-    no_crash();
-    ASSERT_TRUE(agent->recover({}).ok());
+    if (GetParam().reboot) reboot();
+    start_again(false);
     nothing_is_double_or_lost();
     EXPECT_EQ(agent->status().mounts_stale, 0);
     // The backend may be gone by now; the way back must do without it.

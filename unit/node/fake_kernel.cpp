@@ -35,6 +35,25 @@ void FakeKernel::detach_behind_the_back(const std::string& image) {
   loops_.erase(image);
 }
 
+void FakeKernel::lose(const Loss& loss) {
+  std::lock_guard lock(mutex_);
+  std::erase_if(mounts_, [&](const MountEntry& entry) {
+    return std::find(loss.paths.begin(), loss.paths.end(), entry.mount_point) != loss.paths.end();
+  });
+  if (const auto loop = loops_.find(loss.image); loop != loops_.end()) {
+    loops_[loss.other] = loop->second;
+    loops_.erase(loss.image);
+  }
+  mounts_changed();
+}
+
+void FakeKernel::replace_behind_the_back(const std::string& path) {
+  std::lock_guard lock(mutex_);
+  std::erase_if(mounts_, [&](const MountEntry& entry) { return entry.mount_point == path; });
+  mounts_.push_back({path, "/", "0:99", "tmpfs", "tmpfs", false, false});
+  mounts_changed();
+}
+
 void FakeKernel::attach_foreign(const std::string& image, int number) {
   std::lock_guard lock(mutex_);
   loops_[image] = number;

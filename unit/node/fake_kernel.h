@@ -26,6 +26,15 @@ class FakeKernel {
   // As if somebody else did it.
   void unmount_behind_the_back(const std::string& path);
   void detach_behind_the_back(const std::string& image);
+  // Several losses at one instant: what is mounted at `paths` goes; so does the device of `image`, whose
+  // number `other` is given, unless it is "".
+  struct Loss {
+    std::vector<std::string> paths;
+    std::string image, other;
+  };
+  void lose(const Loss& loss);
+  // What is mounted there gives way to a foreign mount.
+  void replace_behind_the_back(const std::string& path);
   void attach_foreign(const std::string& image, int number);
   void mount_foreign(const std::string& path);
   void make_super_read_only(const std::string& path);
