@@ -42,6 +42,7 @@ localStorageCapacityIsolation: false
 resolvConf: %[5]s/resolv.conf
 nodeStatusUpdateFrequency: 5s
 shutdownGracePeriod: 0s
+crashLoopBackOff: {maxContainerRestartPeriod: 1s}
 `, node.Address, failV1, cgroup, node.Name, nodeClusterDir, KubeletDir)
 }
 
@@ -151,7 +152,8 @@ func (c *Cluster) controlPlane() []component {
 			"--kubeconfig", c.path("kube-controller-manager.kubeconfig"), "--root-ca-file", c.path("pki/ca.crt"),
 			"--service-account-private-key-file", c.path("pki/sa.key"), "--use-service-account-credentials",
 			"--bind-address", "127.0.0.1", "--secure-port", "20257", "--leader-elect=false",
-			"--node-monitor-period=1s", // else a taint may stay for 5 seconds after the node is Ready
+			"--node-monitor-period=1s",        // else a taint may stay for 5 seconds after the node is Ready
+			"--node-monitor-grace-period=20s", // instead of 50, until a node that is silent is NotReady
 			"--kube-api-qps=2000", "--kube-api-burst=4000"}},
 		{name: "kube-scheduler", argv: []string{kube, "kube-scheduler",
 			"--kubeconfig", c.path("kube-scheduler.kubeconfig"), "--bind-address", "127.0.0.1", "--secure-port", "20259",

@@ -225,9 +225,8 @@ func TestTheOtherServesWithinFiveSecondsAfterACleanStop(t *testing.T) {
 		t.Logf("from SIGTERM of the leader until another leads %v, until that has served a new claim %v", led, took[round])
 		must(t, anotherLeads(old))
 	}
-	slices.Sort(took)
-	if took[1] > limit {
-		t.Errorf("the median is %v, allowed are %v", took[1], limit)
+	if slowest := slices.Max(took); slowest > limit {
+		t.Errorf("one took %v, allowed are %v", slowest, limit)
 	}
 }
 
