@@ -4,13 +4,19 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 )
 
-// allRounds measures the rates, in pairs of rounds: Collage, floor, Collage, floor. A slow minute of the machine meets both.
+// allRounds measures the rates, in pairs of rounds: Collage, floor, floor, Collage, Collage. A slow minute of the machine
+// meets both, and neither is always the first.
 func (s *session) allRounds(ctx context.Context) error {
 	for number := 1; number <= s.rounds; number++ {
-		for _, who := range []candidate{collage, floor} {
+		pair := []candidate{collage, floor}
+		if number%2 == 0 {
+			slices.Reverse(pair)
+		}
+		for _, who := range pair {
 			if err := s.round(ctx, number, who); err != nil {
 				return fmt.Errorf("round %d of %s: %w", number, who.name, err)
 			}
