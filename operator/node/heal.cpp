@@ -2,6 +2,7 @@
 // that starts afterwards works, and what cannot be set right is told.
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
@@ -130,8 +131,11 @@ void AgentImpl::look_after(const Context& context, VolumeRecord record, const mo
       note(path, table.at(path) == nullptr ? Trouble{} : replaced(path));
     return;
   }
+  std::set<std::string> sound;
   for (const std::string& path : paths_of(record)) {
-    if (trouble_of(record, path, table).reason.empty()) witness(path, true);
+    if (!trouble_of(record, path, table).reason.empty()) continue;
+    sound.insert(path);
+    witness(path, true);
   }
   // What was gone before this process looked may have been unmounted for good, and the note of it lost on a
   // full disk: then only the next request tells that it is wanted.
@@ -170,6 +174,9 @@ void AgentImpl::look_after(const Context& context, VolumeRecord record, const mo
   if (!after.ok()) return;
   for (const std::string& path : paths_of(record)) {
     Trouble trouble = trouble_of(record, path, *after);
+    // Lost during this look: the change brings on the next one, which makes it again. A pod that will see
+    // that must not be deleted for what is told before.
+    if (trouble.reason == kMountLost && sound.contains(path)) continue;
     if (trouble.reason == kMountLost) {
       if (!healed.ok())
         absl::StrAppend(&trouble.message, ", and it is not made again: ", std::string(healed.message()));

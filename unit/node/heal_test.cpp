@@ -5,7 +5,9 @@ namespace {
 
 using drivers::VolumeMode;
 using ::testing::AllOf;
+using ::testing::Each;
 using ::testing::ElementsAre;
+using ::testing::Field;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using testing::StubProbe;
@@ -71,6 +73,26 @@ TEST_F(Heal, StagingAndTargetPathsAreMadeAgainAndThePodIsNamed) {
   ASSERT_TRUE(unpublish(kPod2).ok());
   ASSERT_TRUE(unstage().ok());
   EXPECT_THAT(kernel.mounted(), IsEmpty());
+}
+
+TEST_F(Heal, AMountThatIsLostWhileAnotherIsMadeAgainIsToldOnceItIsMadeAgainToo) {
+  ASSERT_TRUE(stage().ok());
+  ASSERT_TRUE(publish(kPod1).ok());
+  ASSERT_TRUE(publish(kPod2).ok());
+  int binds = 0;
+  std::vector<AbnormalMount> told;
+  kernel.on_step([&](const std::string& step) {
+    if (step == "bind" && ++binds == 1) kernel.unmount_behind_the_back(kPod2);
+    if (step == "bind" && binds == 2) told = agent->status().abnormal;
+    return absl::OkStatus();
+  });
+  kernel.unmount_behind_the_back(kPod1);
+  ASSERT_TRUE(healed(2));
+  kernel.on_step({});
+  EXPECT_EQ(binds, 2);
+  ASSERT_FALSE(told.empty());
+  EXPECT_THAT(told, Each(Field(&AbnormalMount::healed, true))) << told.back().message;
+  EXPECT_THAT(kernel.mounted(), ElementsAre(staging, kPod1, kPod2));
 }
 
 TEST_F(Heal, AReadOnlyPublicationIsMadeAgainReadOnly) {
