@@ -87,6 +87,7 @@ func testOperator(t *testing.T, c *cluster.Cluster) {
 	}
 	const notOurs = "named <kind>.collage.storage only"
 	label := `{"metadata":{"labels":{"a":"b"}}}`
+	owned := `{"metadata":{"ownerReferences":[{"apiVersion":"v1","kind":"ConfigMap","name":"gone","uid":"0"}]}}` // the garbage collector deletes it
 	oneField := "may only take the annotation volume.kubernetes.io/selected-node off"
 
 	run(t, c, []string{operator}, []try{
@@ -103,6 +104,7 @@ func testOperator(t *testing.T, c *cluster.Cluster) {
 		{name: "protects an attachment of another driver", arguments: patch("volumeattachment", "theirs", `{"metadata":{"finalizers":["external-attacher/x"]}}`), refusal: notOurs},
 		{name: "protects ours", arguments: patch("volumeattachment", "ours", `{"metadata":{"finalizers":["external-attacher/local-collage-storage"]}}`)},
 		{name: "lets go of ours", arguments: patch("volumeattachment", "ours", `{"metadata":{"finalizers":null}}`)},
+		{name: "has an attachment deleted", arguments: patch("volumeattachment", "ours", owned), refusal: "finalizers, annotations and the status of a VolumeAttachment only"},
 		{name: "deletes an attachment", arguments: delete("/apis/storage.k8s.io/v1/volumeattachments/ours"), refusal: forbidden("delete", "volumeattachments")},
 
 		{name: "makes a class of ours", arguments: []string{"create"}, manifest: class("ours", "local.collage.storage", "{collage.storage/backend: own}")},
@@ -120,6 +122,8 @@ func testOperator(t *testing.T, c *cluster.Cluster) {
 		{name: "writes a backend's finalizer", arguments: patch("storagebackend", "own", `{"metadata":{"finalizers":["collage.storage/backend"]}}`)},
 		{name: "takes it away", arguments: patch("storagebackend", "own", `{"metadata":{"finalizers":null}}`)},
 		{name: "changes a backend's spec", arguments: patch("storagebackend", "own", `{"spec":{"paused":true}}`), refusal: "finalizers and the status of a StorageBackend only"},
+		{name: "has a backend deleted", arguments: patch("storagebackend", "own", owned), refusal: "finalizers and the status of a StorageBackend only"},
+		{name: "says that another cluster is gone", arguments: patch("storagebackend", "own", `{"metadata":{"annotations":{"collage.storage/cluster-is-gone":"x"}}}`), refusal: "finalizers and the status of a StorageBackend only"},
 		{name: "deletes a backend", arguments: delete("/apis/collage.storage/v1beta1/storagebackends/own"), refusal: forbidden("delete", "storagebackends")},
 
 		{name: "gives a claim back to the scheduler", arguments: patch("pvc", "claim", `{"metadata":{"annotations":{"volume.kubernetes.io/selected-node":null}}}`)},
@@ -127,6 +131,7 @@ func testOperator(t *testing.T, c *cluster.Cluster) {
 		{name: "takes another annotation off a claim", arguments: patch("pvc", "claim", `{"metadata":{"annotations":{"keep":null}}}`), refusal: oneField},
 		{name: "binds a claim", arguments: patch("pvc", "claim", `{"spec":{"volumeName":"x"}}`), refusal: oneField},
 		{name: "labels a claim", arguments: patch("pvc", "claim", label), refusal: oneField},
+		{name: "has a claim deleted", arguments: patch("pvc", "claim", owned), refusal: oneField},
 		{name: "deletes a claim", arguments: delete("/api/v1/namespaces/default/persistentvolumeclaims/claim"), refusal: forbidden("delete", "persistentvolumeclaims")},
 
 		{name: "writes an intent", arguments: []string{"create", "configmap", "collage-intents-own", "--namespace", namespace}},
@@ -150,6 +155,8 @@ func testOperator(t *testing.T, c *cluster.Cluster) {
 
 		{name: "labels a Node", arguments: patch("node", "node-a", label), refusal: "nothing of a Node but its taints"},
 		{name: "holds a Node by a finalizer", arguments: patch("node", "node-a", `{"metadata":{"finalizers":["example.com/x"]}}`), refusal: "nothing of a Node but its taints"},
+		{name: "has a Node deleted", arguments: patch("node", "node-a", owned), refusal: "nothing of a Node but its taints"},
+		{name: "makes a Node another machine", arguments: patch("node", "node-a", `{"spec":{"providerID":"example://other"}}`), refusal: "nothing of a Node but its taints"},
 		{name: "cordons a Node", arguments: patch("node", "node-a", `{"spec":{"unschedulable":true}}`), refusal: "nothing of a Node but its taints"},
 		{name: "adds a taint", arguments: patch("node", "node-a", taints(taint, other, `{"key":"x","effect":"NoExecute"}`)), refusal: "may only take off taints"},
 		{name: "takes off another's taint", arguments: patch("node", "node-a", taints(taint)), refusal: "may only take off taints"},

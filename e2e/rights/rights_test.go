@@ -136,7 +136,16 @@ func TestRights(t *testing.T) {
 		}
 		run(t, c, []string{operator}, []try{{name: "not by default", arguments: []string{"delete", "--raw", "/api/v1/namespaces/default/pods/with-claim"}, refusal: "cannot delete resource \"pods\""}})
 		upgrade(t, "rbac.deletePods=true")
-		waitForPolicies(t, c)
+		err := c.WaitFor(ctx, "the policy for pods to be in force", time.Minute, func() error {
+			_, err := c.Kubectl(ctx, operator, "delete", "--raw", "/api/v1/namespaces/default/pods/without?dryRun=All")
+			if err == nil || !strings.Contains(err.Error(), "the operator of Collage may") {
+				return fmt.Errorf("a pod without a claim: %v", err)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
 		run(t, c, []string{operator}, []try{
 			{name: "a pod without a claim", arguments: []string{"delete", "--raw", "/api/v1/namespaces/default/pods/without"}, refusal: "may delete pods that use a PersistentVolumeClaim only"},
 			{name: "it looks at a pod first", arguments: []string{"get", "pod", "with-claim"}},
@@ -148,9 +157,13 @@ func TestRights(t *testing.T) {
 	t.Run("Secrets can be limited to names", func(t *testing.T) {
 		upgrade(t, "rbac.secretNames={fast-admin}")
 		must("create", "secret", "generic", "fast-admin", "--namespace", namespace)
+		watch := "/api/v1/namespaces/" + namespace + "/secrets?watch=true&timeoutSeconds=1"
 		run(t, c, []string{operator}, []try{
 			{name: "a listed one", arguments: []string{"get", "secret", "fast-admin", "--namespace", namespace}},
 			{name: "another", arguments: []string{"get", "secret", "storage", "--namespace", namespace}, refusal: "cannot get resource \"secrets\""},
+			{name: "watching a listed one", arguments: []string{"get", "--raw", watch + "&fieldSelector=metadata.name%3Dfast-admin"}},
+			{name: "watching another", arguments: []string{"get", "--raw", watch + "&fieldSelector=metadata.name%3Dstorage"}, refusal: "cannot watch resource \"secrets\""},
+			{name: "watching all", arguments: []string{"get", "--raw", watch}, refusal: "cannot watch resource \"secrets\""},
 			{name: "one of that name elsewhere", arguments: []string{"get", "secret", "fast-admin", "--namespace", "default"}, refusal: "cannot get resource \"secrets\""},
 		})
 	})

@@ -181,12 +181,23 @@ void NodeAgent::backends_changed() {
   agent_.set_backends(std::move(configs));
 }
 
+// What an earlier process of this agent has answered is not carried out again: whoever asked may have gone
+// on, and what was done since would be undone.
+void NodeAgent::take_over_answers(const Json& storage_node) {
+  for (const Json& answer : engine::operations_in(storage_node, engine::kAnswers)) {
+    const std::string id = base::get_string(answer, "/id");
+    taken_.insert(id);
+    answers_[id] = base::dump_json(answer);
+  }
+}
+
 void NodeAgent::operations_changed(const kube::StorageNodeObject& object) {
   std::vector<Json> operations = engine::operations_in(*object.json, engine::kOperations);
   std::set<std::string> listed;
   std::vector<std::pair<std::string, Json>> fresh;
   {
     std::lock_guard lock(mutex_);
+    if (!std::exchange(resumed_, true)) take_over_answers(*object.json);
     for (Json& operation : operations) {
       const std::string id = base::get_string(operation, "/id");
       listed.insert(id);

@@ -35,6 +35,7 @@ class NodeAgent {
  private:
   void backends_changed();
   void operations_changed(const kube::StorageNodeObject& object);
+  void take_over_answers(const base::Json& storage_node);  // with mutex_ held
   void carry_out(const std::string& id, const base::Json& operation);
   absl::Status write_status(const base::Context& context);
   void submit(const std::string& backend, std::function<void()> work);
@@ -60,6 +61,7 @@ class NodeAgent {
   std::map<std::string, bool> measuring_;                // backends being measured -> once more afterwards
   bool measure_soon_ = false;
   bool stopped_ = false;
+  bool resumed_ = false;  // the answers of an earlier process are known
   std::condition_variable_any measure_;
   base::Context context_;
 

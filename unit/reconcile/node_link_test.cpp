@@ -11,6 +11,7 @@
 
 #include "base/json.h"
 #include "drivers/codec.h"
+#include "operator/engine/operation_text.h"
 #include "operator/kube/events.h"
 #include "operator/reconcile/node_agent.h"
 #include "operator/reconcile/storage_node_controller.h"
@@ -464,6 +465,23 @@ TEST_F(NodeLink, WhatIsTakenOffTheListBeforeItBeganIsNotBegun) {
   ASSERT_TRUE(answered);
   link_->stop();  // what has begun comes to its end
   EXPECT_EQ(driver_.calls(drivers::Verb::kCreate), 2);
+}
+
+// The operator may have acted on the answer: carried out again, a create would leave a volume behind.
+TEST_F(NodeLink, WhatWasAnsweredBeforeTheAgentRestartedIsNotCarriedOutAgain) {
+  const auto create = [](const std::string& id, const std::string& name) {
+    return base::dump_json(
+        {{"id", id}, {"backend", "share"}, {"verb", "create"}, {"arguments", create_arguments(name)}});
+  };
+  server_.put(testing::a_storage_node("node-a")
+                  .set("/spec", {{"operations", {create("op-1", "pvc-gone"), create("op-2", "pvc-2")}}})
+                  .set("/status", {{"operations", {R"({"id":"op-1","code":"OK"})"}}}));
+  start_node();
+  ASSERT_TRUE(server_.wait_until([&] {
+    return engine::operations_in(storage_node(), engine::kAnswers).size() == 2;
+  })) << storage_node();
+  EXPECT_EQ(driver_.calls(drivers::Verb::kCreate), 1);
+  EXPECT_EQ(base::get_string(engine::operations_in(storage_node(), engine::kAnswers)[0], "/code"), "OK");
 }
 
 TEST_F(NodeLink, WhatAnEarlierOperatorAskedForLeavesEveryNodeThoughNobodyCallsIt) {
