@@ -12,6 +12,7 @@ namespace {
 using base::Json;
 
 constexpr size_t kMaxLine = 64 << 20;
+constexpr int kMaxDepth = 200;  // as base::parse_json: values are destroyed, copied and printed recursively
 
 // Depths as the parser counts them: keys of the list itself are at 1, an item is an object at 2, its keys are
 // at 3.
@@ -22,6 +23,12 @@ class ListReader {
   // False discards what was parsed.
   bool on_event(int depth, Json::parse_event_t event, Json& parsed) {
     switch (event) {
+      case Json::parse_event_t::object_start:
+      case Json::parse_event_t::array_start:
+        if (depth < kMaxDepth) return true;
+        if (status_.ok())
+          status_ = absl::UnavailableError(base::cat("the list is nested deeper than ", kMaxDepth));
+        return false;
       case Json::parse_event_t::key:
         if (depth == 1) in_items_ = parsed == "items";
         if (depth == 3) in_metadata_ = in_items_ && parsed == "metadata";

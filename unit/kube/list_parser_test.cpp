@@ -59,6 +59,27 @@ TEST(ListParser, TheCallbacksErrorEndsIt) {
   EXPECT_EQ(calls, 2);
 }
 
+// As much as any other JSON from outside may be: values are destroyed and printed recursively.
+TEST(ListParser, NestingHasALimit) {
+  const auto parse = [](size_t depth) {  // of all
+    const std::string inner = std::string(depth - 3, '[') + std::string(depth - 3, ']');
+    int calls = 0;
+    const auto page = parse_list("{\"items\":[{\"a\":" + inner + "}]}", [&](Json& item) {
+      EXPECT_TRUE(base::parse_json(base::dump_json(item)).ok());
+      ++calls;
+      return absl::OkStatus();
+    });
+    EXPECT_EQ(calls, page.ok() ? 1 : 0);
+    return page.status();
+  };
+  EXPECT_TRUE(parse(200).ok());
+  for (const size_t depth : {size_t{201}, size_t{250}, size_t{1} << 20}) {
+    const absl::Status status = parse(depth);
+    EXPECT_TRUE(absl::IsUnavailable(status)) << status;
+    EXPECT_EQ(status.message(), "the list is nested deeper than 200");
+  }
+}
+
 TEST(ListParser, WhatIsNoListIsUnavailable) {
   const auto ignore = [](Json&) { return absl::OkStatus(); };
   for (const char* text : {"", "[]", "7", "{\"items\":[{\"a\":1},", "<html>"}) {
