@@ -75,7 +75,9 @@ image: ## build both container images: make image IMAGE=registry.example.com/col
 	@$(MAKE) --no-print-directory configure PRESET=release
 	@cmake --build build/release -j $(JOBS) --target collage collage-mount
 	@IMAGE="$(IMAGE)" e2e/image/build.sh
-	@echo "To push: docker load -i build/image/collage.tar; docker load -i build/image/collage-node.tar; docker push both"
+
+push: image ## build both images and push them to their registry: make push IMAGE=registry.example.com/collage:0.1.0
+	@IMAGE="$(IMAGE)" e2e/image/push.sh
 
 deploy: ## install on a cluster of yours: make deploy CONTEXT=name IMAGE=registry.example.com/collage:0.1.0
 	@CONTEXT="$(CONTEXT)" IMAGE="$(IMAGE)" e2e/setup/deploy.sh
@@ -84,4 +86,4 @@ clean: ## remove everything that was built (a running quickstart cluster first)
 	@if [ -x $(BIN)/cluster ]; then $(MAKE) --no-print-directory quickstart-down KEEP=packages; fi
 	@[ ! -d build ] || find build -mindepth 1 ! -path build/e2e ! -path build/e2e/installed-packages -delete
 
-.PHONY: help quickstart quickstart-down test unit e2e build configure bench mutants cuts fuzz asan tsan asan-e2e tsan-e2e lint image deploy clean
+.PHONY: help quickstart quickstart-down test unit e2e build configure bench mutants cuts fuzz asan tsan asan-e2e tsan-e2e lint image push deploy clean

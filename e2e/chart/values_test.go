@@ -28,7 +28,7 @@ func TestAMissingRepositorySaysHowToBuildAndPush(t *testing.T) {
 			t.Errorf("%s: accepted", name)
 			continue
 		}
-		for _, part := range []string{"image.repository", "make image IMAGE=", "docker push", "--set image.repository="} {
+		for _, part := range []string{"image.repository", "make push IMAGE=", "--set image.repository="} {
 			if !strings.Contains(strings.ReplaceAll(err.Error(), "/image/repository", "image.repository"), part) {
 				t.Errorf("%s: the message lacks %q:\n%v", name, part, err)
 			}

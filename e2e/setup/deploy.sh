@@ -13,7 +13,7 @@ fi
 name=${IMAGE##*/}
 if [ -z "${IMAGE:-}" ] || [ "$name" = "${name#*:}" ]; then
   echo "deploy: IMAGE must be a name with a tag, such as registry.example.com/collage:0.1.0. $usage" >&2
-  echo "  build it with: make image IMAGE=registry.example.com/collage:0.1.0, then push both images" >&2
+  echo "  build and push it with: make push IMAGE=registry.example.com/collage:0.1.0" >&2
   exit 2
 fi
 for program in kubectl helm; do

@@ -5,8 +5,8 @@
 #   packages.sh --missing SET...  print what would be installed, install nothing
 #   packages.sh --remove          remove what earlier runs installed, dependencies included
 #
-# Sets: build (compile Collage), cluster (boot the two-node Kubernetes), image (build the container images),
-# lint (clang-format, clang-tidy), fuzz (the compiler with libFuzzer, the symbolizer). What a run installs is recorded in
+# Sets: build (compile Collage), cluster (boot the two-node Kubernetes), image (build the container images), push (push
+# them), lint (clang-format, clang-tidy), fuzz (the compiler with libFuzzer, the symbolizer). What a run installs is recorded in
 # build/e2e/installed-packages.
 set -eu
 
@@ -18,9 +18,10 @@ packages_of() {
     cluster) echo containerd runc containernetworking-plugins busybox-static nftables xfsprogs e2fsprogs iproute2 openssl mount \
       util-linux ;;
     image) echo buildah mmdebstrap ca-certificates util-linux ;;
+    push) echo skopeo ca-certificates ;;
     lint) echo clang-format clang-tidy ;;
     fuzz) echo clang-16 libclang-rt-16-dev llvm-16 ;;
-    *) echo "packages.sh: no set '$1': there are build, cluster, image, lint and fuzz" >&2; exit 2 ;;
+    *) echo "packages.sh: no set '$1': there are build, cluster, image, push, lint and fuzz" >&2; exit 2 ;;
   esac
 }
 

@@ -259,7 +259,7 @@ func TestAVolumeThatHoldsForeignDataIsNotMountedOver(t *testing.T) {
 	onNode(t, `printf 'LUKS\272\276\000\001' | dd of=`+image+` conv=notrunc 2>/dev/null`)
 	apply(t, pod{name: "foreign", node: "node-a", claim: "foreign", script: "true"}.manifest(namespace))
 	eventually(t, "the event of the pod", func() error {
-		return warned(namespace, "foreign", "FailedMount", "is not blank, it holds", "/dev/loop", "volume share/"+volume, "wipefs")
+		return warned(namespace, "foreign", "FailedMount", "is not blank, it holds", "/dev/loop", "volume share/"+volume, "blkdiscard -z")
 	})
 	if magic := onNode(t, "head -c 4 "+image); magic != "LUKS" {
 		t.Errorf("the image begins with %q now", magic)

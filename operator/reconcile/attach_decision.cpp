@@ -92,7 +92,7 @@ namespace {
 
 std::string waits_for(const DetachFacts& facts) {
   const std::string annotate =
-      absl::StrCat("kubectl annotate volumeattachment <this one> ", kHolderGone, "=true");
+      absl::StrCat("kubectl annotate volumeattachment ", facts.attachment, " ", kHolderGone, "=true");
   if (!facts.node_exists) {
     return absl::StrCat(
         "whose Node object is gone, which does not prove that the machine is off: it is detached once the "

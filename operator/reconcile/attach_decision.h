@@ -42,7 +42,7 @@ std::vector<std::string> detach_node_ids(const kube::Attachment& attachment, con
 
 // What is known of a volume's holder when its attachment is to end (contract 58).
 struct DetachFacts {
-  std::string volume, node;  // for messages: the handle, the node's name
+  std::string volume, node, attachment;  // for messages: the handle, the names
   bool node_exists = false;
   bool node_ready = false;
   // The Node object was made after the attachment: kubelet registered anew, and what it lists in use says

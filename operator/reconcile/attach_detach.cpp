@@ -212,6 +212,7 @@ absl::StatusOr<DetachVerdict> AttachController::judge_detach(const base::Context
   DetachFacts facts;
   facts.volume = detachment.handle;
   facts.node = attachment.node_name.str();
+  facts.attachment = attachment.meta.name;
   facts.driver_fences = detachment.backend->driver->info().detach_fences;
   COLLAGE_ASSIGN_OR_RETURN(const std::string machine, look_at_node(context, attachment, in_use_name, facts));
   if (DetachVerdict verdict = detach_allowed(facts); verdict.allowed) return verdict;

@@ -146,6 +146,7 @@ std::vector<Foreign> foreign_contents() {
       {"ZFS labels at the end", "", write(kForeignSize - 2 * 262144 + 131072, little(0x00bab10c, 8))},
       {"bytes at the start", "unknown data", write(0, "hello")},
       {"bytes in the first MiB", "unknown data", write(900000, "hello")},
+      {"data between the ends", "unknown data", write(kForeignSize / 3, std::string(kForeignSize / 32, 'x'))},
       {"bytes at the very end", "unknown data", write(kForeignSize - 5, "hello")},
       {"ext4 and swap at once", "",
        [](const std::string& image) {
@@ -177,7 +178,7 @@ TEST_F(Format, WhatIsNotBlankIsNeverTouched) {
         const std::string message(refused.message());
         EXPECT_THAT(message, HasSubstr(device_ + " (volume b/v)"));
         EXPECT_THAT(message, HasSubstr(foreign.found));
-        EXPECT_THAT(message, HasSubstr("wipe"));
+        EXPECT_THAT(message, HasSubstr("blkdiscard -z"));
       }
       EXPECT_EQ(mounts_at(target_), 0);
       ASSERT_TRUE(mounter_->detach(Context(), "b/v", LoopFile{image}, {}).ok());

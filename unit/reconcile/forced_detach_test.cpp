@@ -342,7 +342,7 @@ TEST(DetachAllowed, Table) {
        true,
        false,
        "takes access away"},
-      {"a node that is gone", {}, false, false, "kubectl annotate volumeattachment"},
+      {"a node that is gone", {}, false, false, "kubectl annotate volumeattachment csi-1 "},
       {"a node that is gone, a storage that fences",
        {.driver_fences = true},
        true,
@@ -357,6 +357,7 @@ TEST(DetachAllowed, Table) {
     DetachFacts facts = c.facts;
     facts.volume = "fast/vol-1";
     facts.node = "node-a";
+    facts.attachment = "csi-1";
     const DetachVerdict verdict = detach_allowed(facts);
     EXPECT_EQ(verdict.allowed, c.allowed);
     EXPECT_EQ(verdict.fence, c.fence);

@@ -49,7 +49,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 
 {{/* The schema refuses an empty repository; this refuses a missing one, so that `helm lint` needs no values. */}}
 {{- define "collage.repository" -}}
-{{- required "image.repository is required, and Collage is published in no registry: build both images and push them (make image IMAGE=registry.example.com/collage:TAG; docker push registry.example.com/collage:TAG; docker push registry.example.com/collage-node:TAG), then give --set image.repository=registry.example.com/collage --set image.tag=TAG" .Values.image.repository -}}
+{{- required "image.repository is required, and Collage is published in no registry: build both images and push them (make push IMAGE=registry.example.com/collage:TAG), then give --set image.repository=registry.example.com/collage --set image.tag=TAG" .Values.image.repository -}}
 {{- end -}}
 
 {{- define "collage.tag" -}}

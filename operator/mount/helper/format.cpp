@@ -83,11 +83,11 @@ absl::Status refuse(const Target& target, const Content& content) {
   if (content.holds == Holds::kFileSystem) {
     return absl::FailedPreconditionError(name_of(target) + " holds a file system of type " + content.type +
                                          ", not " + target.fs_type + ": set fsType to " + content.type +
-                                         ", or, if its data is not needed, wipe it (wipefs -a)");
+                                         ", or, if its data is not needed, zero all of it (blkdiscard -z)");
   }
   return absl::FailedPreconditionError(
       name_of(target) + " is not blank, it holds " + content.type +
-      ": it is never formatted; if its data is not needed, wipe it (wipefs -a and zero its start)");
+      ": it is never formatted; if its data is not needed, zero all of it (blkdiscard -z)");
 }
 
 }  // namespace
