@@ -96,3 +96,41 @@ func TestSecurityNamesThePolicies(t *testing.T) {
 		t.Errorf("security.md tells of %s, which does not exist", name)
 	}
 }
+
+// Alerts are built on these names: one that changes in the program alone would never fire again.
+func TestDocumentedMetricsAreInTheProgram(t *testing.T) {
+	program := strings.Builder{}
+	for _, folder := range []string{"base", "drivers", "operator"} {
+		err := filepath.WalkDir(filepath.Join(root, folder), func(path string, entry os.DirEntry, err error) error {
+			if err == nil && (strings.HasSuffix(path, ".cpp") || strings.HasSuffix(path, ".h")) {
+				program.WriteString(read(t, path))
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, section, found := strings.Cut(read(t, filepath.Join(root, "docs/troubleshooting.md")), "## Metrics")
+	if !found {
+		t.Fatal("docs/troubleshooting.md has no section on metrics")
+	}
+	section, _, _ = strings.Cut(section, "\n## ")
+	names := 0
+	for _, row := range regexp.MustCompile(`(?m)^\| (`+"`"+`[^|]*)\|`).FindAllStringSubmatch(section, -1) {
+		for _, name := range regexp.MustCompile("`([a-z_*]+)`").FindAllStringSubmatch(row[1], -1) {
+			// "_total" ends the name before it in another way, "*" stands for several words.
+			literal := `"` + strings.ReplaceAll(name[1], "*", "[a-z_]+") + `"`
+			if strings.HasPrefix(name[1], "_") {
+				literal = `"[a-z_]+` + name[1] + `"`
+			}
+			if !regexp.MustCompile(literal).MatchString(program.String()) {
+				t.Errorf("the program has no metric %s", name[1])
+			}
+			names++
+		}
+	}
+	if names < 20 {
+		t.Errorf("only %d names were found", names)
+	}
+}
