@@ -201,9 +201,10 @@ absl::Status ImageStore::make_room(const NewVolume& wanted) {
     const int64_t limit = sparse ? now.total_bytes : now.available_bytes;
     if (wanted.bytes <= limit) return absl::OkStatus();
     if (swept) {
-      return absl::ResourceExhaustedError(absl::StrCat(
-          "volume ", wanted.name, " wants ", base::human_bytes(wanted.bytes), ", but ", directory_.describe(),
-          " has ", base::human_bytes(limit), sparse ? " in all" : " available"));
+      return absl::ResourceExhaustedError(
+          absl::StrCat("volume ", wanted.name, " wants ", base::human_bytes(wanted.bytes), ", but ",
+                       directory_.describe(), " has ", base::human_bytes(limit),
+                       sparse ? " in all" : " available", ": make room there, or ask for a smaller volume"));
     }
     COLLAGE_RETURN_IF_ERROR(sweep(wanted.name));
   }

@@ -289,8 +289,9 @@ TEST_F(ImageStoreTest, NoRoomIsSaidWithBothSizesAndTheDirectory) {
   if (!scratch_.mounted()) GTEST_SKIP() << "mounting is not permitted here";
   const auto refused = store_.create(context_, a_volume("pvc-1", 100 * kMiB));
   EXPECT_EQ(refused.status().code(), StatusCode::kResourceExhausted);
-  for (const std::string& part : {std::string("100"), std::string("available"), scratch_.path(),
-                                  std::string("node-a"), std::string("pvc-1")}) {
+  for (const std::string& part :
+       {std::string("100"), std::string("available"), scratch_.path(), std::string("node-a"),
+        std::string("pvc-1"), std::string("make room there")}) {
     EXPECT_THAT(std::string(refused.status().message()), HasSubstr(part));
   }
   NewVolume sparse = a_volume("pvc-1", 100 * kMiB);
