@@ -25,16 +25,24 @@ func TestEveryCut(t *testing.T) {
 	b := newCutBench(t)
 	recorded := b.record(t)
 	variants := []struct{ effect, deleted bool }{{false, false}, {true, true}, {true, false}, {false, true}}
+	all := os.Getenv(allCuts) != ""
 	made, reached := 0, 0
+	reachedOf := map[string]int{} // by sort of write; when all are made, by sort and variant
 	for i, write := range recorded {
 		for v, variant := range variants {
-			if os.Getenv(allCuts) == "" && v != i%len(variants) {
+			if !all && v != i%len(variants) {
 				continue
 			}
 			write.effect = variant.effect
 			made++
+			sort := write.sort
+			if all {
+				sort = fmt.Sprintf("%s %+v", write.sort, variant)
+			}
+			reachedOf[sort] += 0
 			if b.life(t, fmt.Sprintf("%d-%d", i, v), &write, variant.deleted) {
 				reached++
+				reachedOf[sort]++
 			}
 			if t.Failed() {
 				t.Fatalf("at the cut %s, deleted=%t\n%s", write, variant.deleted, b.tail())
@@ -45,6 +53,11 @@ func TestEveryCut(t *testing.T) {
 	// Which writes fall together into one is a matter of time, so a cut of the last ones may not come.
 	if reached*4 < made*3 {
 		t.Errorf("only %d of %d lives were cut", reached, made)
+	}
+	for sort, count := range reachedOf {
+		if count == 0 {
+			t.Errorf("never cut: %s", sort)
+		}
 	}
 }
 
@@ -221,6 +234,7 @@ func (b *cutBench) life(t *testing.T, name string, at *cut, deleted bool) (wasCu
 		}
 		wasCut = true
 		b.kill(t)
+		must(t, b.leaked(t)) // by whoever is dead now: nobody has mended anything yet
 		b.proxy.arm(nil)
 		if deleted {
 			b.api.delete(t, b.claims()+"/"+name)
@@ -249,17 +263,26 @@ func (b *cutBench) life(t *testing.T, name string, at *cut, deleted bool) (wasCu
 // oracle compares the storage with the API server. A volume on the storage belongs to a PersistentVolume or to an open
 // intent; a PersistentVolume has its volume, unless it is being deleted.
 func (b *cutBench) oracle(t *testing.T) error {
+	if err := b.leaked(t); err != nil {
+		return err
+	}
+	stored := b.stored(t)
+	for _, name := range b.volumes(t) {
+		if !slices.Contains(stored, name) {
+			return fmt.Errorf("lost: PersistentVolume %s has no volume on the storage", name)
+		}
+	}
+	return nil
+}
+
+// leaked is the part of it that holds at every instant, whatever is under way.
+func (b *cutBench) leaked(t *testing.T) error {
 	stored, volumes, intents := b.stored(t), b.volumes(t), b.intents(t)
 	for _, name := range stored {
 		if slices.Contains(volumes, name) || slices.ContainsFunc(intents, func(uid string) bool { return name == "pvc-"+uid }) {
 			continue
 		}
 		return fmt.Errorf("leaked: %s is on the storage, and neither a PersistentVolume nor an intent names it", name)
-	}
-	for _, name := range volumes {
-		if !slices.Contains(stored, name) {
-			return fmt.Errorf("lost: PersistentVolume %s has no volume on the storage", name)
-		}
 	}
 	if len(stored) > 1 {
 		return fmt.Errorf("doubled: the storage holds %q", stored)
