@@ -17,6 +17,11 @@ const (
 `
 )
 
+// side is one whose innermost frame is given, called by ours.
+func side(frame string) string {
+	return "    #0 " + frame + " <null> (collage+0x2f1)\n    #1 collage::node::Holds::add(int) <null> (collage+0x2f1d3)\n"
+}
+
 func race(a, b string) string {
 	return "==================\nWARNING: ThreadSanitizer: data race (pid=1)\n  Write of size 8 at 0x7b14 by thread T3:\n" + a +
 		"\n  Previous read of size 8 at 0x7b14 by thread T2 (mutexes: write M1):\n" + b +
@@ -36,6 +41,11 @@ func TestReportsAreFoundAmongOtherLines(t *testing.T) {
 		{"UndefinedBehaviorSanitizer", "base/a.cpp:3:5: runtime error: signed integer overflow\n", true},
 		{"a helper that an agent quotes", `{"error":"INTERNAL: exit 1: \n==9==ERROR: AddressSanitizer: SEGV\n"}` + "\n", true},
 		{"a race of ours", race(ourSide, ourSide), true},
+		{"ours, by a template of the standard library", race(side("void std::_Construct<int, int>(int*, int&&)"), ourSide), true},
+		{"ours, by a template of its own", race("    #0 bool collage::base::apply<int>(int) <null> (collage+0x1)\n", ourSide), true},
+		{"ours, in JSON", race(side("nlohmann::basic_json<>::destroy()"), side("bool nlohmann::operator==<int>(int)")), true},
+		{"ours, in a Cord", race(side("absl::Cord::Append(absl::Cord const&)"), ourSide), true},
+		{"cpprestsdk's, by a template", race("    #0 void boost::asio::detail::op<int>(int) <null> (collage+0x1)\n"+ourSide, ourSide), false},
 		{"one side is gRPC's", race(ourSide, theirSide), false},
 		{"both sides are gRPC's", race(theirSide, theirSide), false},
 		{"gRPC's, then ours", race(theirSide, theirSide) + race(ourSide, ourSide), true},
