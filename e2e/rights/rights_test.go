@@ -1,5 +1,5 @@
-// Package rights tries on a real API server what the chart's roles and admission policies allow and refuse, and what the
-// chart leaves behind.
+// Package rights tries on a real API server what the chart's roles and admission policies allow and refuse, what the
+// chart leaves behind, and that the API server of the unit tests answers as this one does.
 package rights
 
 import (
@@ -125,6 +125,7 @@ func TestRights(t *testing.T) {
 	}
 	waitForPolicies(t, c)
 
+	t.Run("contract", func(t *testing.T) { testContract(t, c) })
 	t.Run("agent", func(t *testing.T) { testAgent(t, c) })
 	t.Run("operator", func(t *testing.T) { testOperator(t, c) })
 

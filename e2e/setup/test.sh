@@ -65,6 +65,7 @@ for part in "$@"; do
       if [ "$preset" != release ]; then
         export SANITIZED=$preset
       elif [ "$part" = e2e ]; then
+        must cmake --build build/"$preset" -j "$jobs" --target unit_kube  # held against a real API server
         note "tests without a cluster"; run_go e2e ./cluster/... ./chart/... ./rights/... ./bench/... ./mutants/... ./sanitizers/...
       fi
       note "images"; must e2e/image/build.sh build/"$preset"/bin

@@ -28,6 +28,8 @@ using std::chrono::seconds;
 using ::testing::HasSubstr;
 using namespace collage::testing;  // NOLINT: builders read as words
 
+constexpr char kKubeconfig[] = "COLLAGE_TEST_KUBECONFIG";
+
 class ApiContract : public ::testing::TestWithParam<std::string> {
  protected:
   void SetUp() override {
@@ -35,9 +37,7 @@ class ApiContract : public ::testing::TestWithParam<std::string> {
       fake_ = std::make_unique<FakeApiServer>();
       config_ = fake_->config();
     } else {
-      const char* path = std::getenv("COLLAGE_TEST_KUBECONFIG");
-      if (path == nullptr) GTEST_SKIP() << "COLLAGE_TEST_KUBECONFIG names no API server";
-      const auto config = load_kubeconfig(path, "");
+      const auto config = load_kubeconfig(std::getenv(kKubeconfig), "");
       ASSERT_TRUE(config.ok()) << config.status();
       config_ = *config;
     }
@@ -270,6 +270,85 @@ TEST_P(ApiContract, ListsComeInPagesAndWatchesGoOn) {
   EXPECT_THAT(seen, ::testing::ElementsAre("added", "changed", "deleted", "added"));
 }
 
+TEST_P(ApiContract, WhatAnObjectIsMadeWithItKeeps) {
+  const Key pv = mine(kPersistentVolumes, "fixed"), storage_class = mine(kStorageClasses, "fixed"),
+            attachment = mine(kVolumeAttachments, "fixed"), driver = mine(kCsiDrivers, "fixed"),
+            capacity = mine(kCsiStorageCapacities, "fixed");
+  Json of_class = a_class(storage_class.name).of_backend("fast").json();
+  of_class["metadata"].erase("uid");
+  const auto topology = [](const std::string& node) {
+    return Json{{"matchLabels", {{"kubernetes.io/hostname", node}}}};
+  };
+  struct Case {
+    const Resource& resource;
+    const Key& key;
+    Json object;
+    std::vector<Json> refused;
+    Json allowed;
+  };
+  const Case cases[] = {
+      {kPersistentVolumes,
+       pv,
+       volume(pv),
+       {{{"spec", {{"csi", {{"volumeHandle", "another"}}}}}},
+        {{"spec", {{"csi", {{"volumeAttributes", {{"more", "1"}}}}}}}},
+        {{"spec", {{"volumeMode", "Block"}}}}},
+       {{"spec", {{"persistentVolumeReclaimPolicy", "Retain"}}}}},
+      {kStorageClasses,
+       storage_class,
+       of_class,
+       {{{"provisioner", "another.example.com"}},
+        {{"parameters", {{"backend", "slow"}}}},
+        {{"parameters", nullptr}},
+        {{"reclaimPolicy", "Retain"}},
+        {{"volumeBindingMode", "WaitForFirstConsumer"}}},
+       {{"allowVolumeExpansion", true}}},
+      {kVolumeAttachments,
+       attachment,
+       {{"apiVersion", "storage.k8s.io/v1"},
+        {"kind", "VolumeAttachment"},
+        {"metadata", {{"name", attachment.name}}},
+        {"spec",
+         {{"attacher", "nobody.example.com"},
+          {"nodeName", "no-such-node"},
+          {"source", {{"persistentVolumeName", pv.name}}}}}},
+       {{{"spec", {{"nodeName", "another"}}}}, {{"spec", {{"attacher", "another.example.com"}}}}},
+       {{"metadata", {{"annotations", {{"a", "1"}}}}}}},
+      {kCsiDrivers,
+       driver,
+       {{"apiVersion", "storage.k8s.io/v1"},
+        {"kind", "CSIDriver"},
+        {"metadata", {{"name", driver.name}}},
+        {"spec", {{"attachRequired", true}}}},
+       {{{"spec", {{"attachRequired", false}}}}},
+       {{"spec", {{"storageCapacity", true}}}}},
+      {kCsiStorageCapacities,
+       capacity,
+       {{"apiVersion", "storage.k8s.io/v1"},
+        {"kind", "CSIStorageCapacity"},
+        {"metadata", {{"name", capacity.name}}},
+        {"storageClassName", storage_class.name},
+        {"nodeTopology", topology("node-a")},
+        {"capacity", "1Gi"}},
+       {{{"nodeTopology", topology("node-b")}},
+        {{"nodeTopology", nullptr}},
+        {{"storageClassName", "another"}}},
+       {{"capacity", "2Gi"}}},
+  };
+  for (const Case& c : cases) {
+    SCOPED_TRACE(std::string(c.resource.kind));
+    const auto made = client_->create(context_, c.resource, c.key.name_space, c.object);
+    ASSERT_TRUE(made.ok()) << made.status();
+    for (const Json& change : c.refused) {
+      EXPECT_EQ(client_->patch(context_, c.resource, c.key, PatchType::kMerge, change, {}).status().code(),
+                absl::StatusCode::kInvalidArgument)
+          << change;
+    }
+    const auto changed = client_->patch(context_, c.resource, c.key, PatchType::kMerge, c.allowed, {});
+    EXPECT_TRUE(changed.ok()) << changed.status();
+  }
+}
+
 TEST_P(ApiContract, AVersionThatIsNoneIsAnError) {
   const absl::Status status =
       client_->watch(context_.with_timeout(seconds(10)), kConfigMaps, {.name_space = "default"}, "nonsense",
@@ -361,7 +440,14 @@ TEST_P(ApiContract, EventsAreAccepted) {
   (void)client_->remove(context_, kEvents, {"default", base::get_string(found[0], "/metadata/name")}, {});
 }
 
-INSTANTIATE_TEST_SUITE_P(Servers, ApiContract, ::testing::Values("fake", "real"),
+// The end-to-end tests run the real one's (e2e/rights).
+std::vector<std::string> servers() {
+  std::vector<std::string> servers{"fake"};
+  if (std::getenv(kKubeconfig) != nullptr) servers.push_back("real");
+  return servers;
+}
+
+INSTANTIATE_TEST_SUITE_P(Servers, ApiContract, ::testing::ValuesIn(servers()),
                          [](const auto& info) { return info.param; });
 
 }  // namespace

@@ -91,11 +91,22 @@ Cluster::Operator::Operator(Cluster& cluster)
       attacher(world, &cluster.node_answers, cluster.options.attach),
       intents(std::make_shared<engine::Intents>(intent_store, "fast", *cluster.options.clock)) {
   world.cluster_id = "cluster-1";
+  world.cluster_uid = "uid-of-cluster-1";
   if (cluster.options.through_nodes) nodes.emplace(world);
+  if (cluster.options.tells_mounts) health.emplace(world);
+  if (!cluster.options.keeps_backends) return;
+  backends.emplace(world, cluster.node_answers, intent_store);
+  backends->on_usable([this](const std::string& backend) {
+    provisioner.backend_changed(backend);
+    reclaimer.backend_changed(backend);
+    attacher.backend_changed(backend);
+  });
 }
 
 Cluster::Operator::~Operator() {
   stop.request_stop();
+  if (backends) backends->stop();
+  if (health) health->stop();
   attacher.stop();
   reclaimer.stop();
   provisioner.stop();
@@ -114,10 +125,17 @@ void Cluster::start() {
   op->world.start(context);
   ASSERT_TRUE(op->world.wait_synced(context.with_timeout(std::chrono::seconds(20))).ok());
   if (op->nodes) op->nodes->start(context);
-  use_backend();
+  if (op->backends) {
+    op->backends->start(context);
+  } else {
+    use_backend([this](engine::Backend& backend) {
+      if (options.tells_mounts) backend.spec.on_mount_lost = "DeletePod";
+    });
+  }
   op->provisioner.start(context);
   op->reclaimer.start(context);
   op->attacher.start(context);
+  if (op->health) op->health->start(context);
 }
 
 void Cluster::kill() {

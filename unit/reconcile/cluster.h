@@ -13,7 +13,9 @@
 
 #include "operator/kube/events.h"
 #include "operator/reconcile/attach.h"
+#include "operator/reconcile/backend_controller.h"
 #include "operator/reconcile/config_map_intents.h"
+#include "operator/reconcile/mount_health.h"
 #include "operator/reconcile/provision.h"
 #include "operator/reconcile/reclaim.h"
 #include "operator/reconcile/storage_node_operations.h"
@@ -42,6 +44,9 @@ class Cluster {
     bool protects = false;  // and its protection finalizer on PersistentVolumes
     bool through_nodes =
         false;  // the operator calls the driver through StorageNodes, whose agents the test plays
+    // Backends are put in use by the backend controller, of StorageBackends; it asks `node_answers`.
+    bool keeps_backends = false;
+    bool tells_mounts = false;  // what nodes say of their mounts reaches pods; onMountLost is DeletePod
     kube::ReflectorOptions watching;
     const base::Clock* clock = &base::Clock::real();
   };
@@ -50,7 +55,7 @@ class Cluster {
   explicit Cluster(Options options);
   ~Cluster();
 
-  // The operator, with backend "fast" in use unless `backends` says otherwise.
+  // The operator, with backend "fast" in use unless it keeps backends itself.
   void start();
   // As SIGKILL: from `dead()` on no write reaches the API server and no call the driver; then the process is
   // gone.
@@ -132,6 +137,8 @@ struct Cluster::Operator {
   reconcile::Provisioner provisioner;
   reconcile::Reclaimer reclaimer;
   reconcile::AttachController attacher;
+  std::optional<reconcile::BackendController> backends;
+  std::optional<reconcile::MountHealth> health;
   std::shared_ptr<engine::Intents> intents;  // of "fast"
 };
 

@@ -298,6 +298,8 @@ void Life::happens(Meanwhile what) {
 }
 
 bool Life::settled_already(Meanwhile what, Phase phase) {
+  // What a node was asked for by a dead operator may come to its end late.
+  if (!nodes_are_idle()) return false;
   if (what == Meanwhile::kNothing) return done(phase);
   const std::string old = what == Meanwhile::kRenewed ? "pvc-uid-data" : volume();
   const bool gone = !cluster.pv(old).has_value() && !cluster.attachment(old, kUser).has_value();

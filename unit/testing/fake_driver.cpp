@@ -106,6 +106,11 @@ void FakeDriver::erase(const std::string& id) {
   volumes_.erase(id);
 }
 
+std::string FakeDriver::system_id() const {
+  std::lock_guard lock(mutex_);
+  return options_.system_id;
+}
+
 void FakeDriver::set_system_id(const std::string& id) {
   std::lock_guard lock(mutex_);
   options_.system_id = id;

@@ -63,6 +63,7 @@ class FakeDriver final : public drivers::Driver,
   void write(const std::string& id, const std::string& content);
   std::string read(const std::string& id) const;
   void erase(const std::string& id);                             // likewise
+  std::string system_id() const;                                 // "" before it was initialized
   void set_system_id(const std::string& id);                     // the storage was swapped for another
   void register_other(const drivers::ClusterIdentity& cluster);  // another cluster's operator came
 

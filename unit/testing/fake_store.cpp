@@ -49,6 +49,14 @@ void copy_field(const Json& from, Json& to, const char* field) {
   }
 }
 
+// Nothing, null and an empty one are alike.
+bool differs(const Json& live, const Json& next, const std::string& field) {
+  const Json* before = base::find(live, field);
+  const Json* after = base::find(next, field);
+  const bool was = before != nullptr && !before->empty(), is = after != nullptr && !after->empty();
+  return was != is || (was && *before != *after);
+}
+
 bool adds_finalizer(const Json& live, const Json& next) {
   const Json* after = base::find(next, "/metadata/finalizers");
   if (after == nullptr || !after->is_array()) return false;
@@ -115,9 +123,10 @@ FakeStore::FakeStore() {
     bool status = false;
     bool versioned = false;
     const char* first_phase = "";
+    std::vector<std::string> immutable;
   };
   const Known known[] = {{k::kPersistentVolumeClaims, true, false, "Pending"},
-                         {k::kPersistentVolumes, true, false, "Pending"},
+                         {k::kPersistentVolumes, true, false, "Pending", {"/spec/csi", "/spec/volumeMode"}},
                          {k::kNodes, true},
                          {k::kNamespaces, true},
                          {k::kSecrets},
@@ -126,17 +135,21 @@ FakeStore::FakeStore() {
                          {k::kPods, true},
                          {k::kDaemonSets, true},
                          {k::kLeases, false, true},
-                         {k::kStorageClasses},
-                         {k::kVolumeAttachments, true},
-                         {k::kCsiDrivers},
+                         {k::kStorageClasses,
+                          false,
+                          false,
+                          "",
+                          {"/provisioner", "/parameters", "/reclaimPolicy", "/volumeBindingMode"}},
+                         {k::kVolumeAttachments, true, false, "", {"/spec"}},
+                         {k::kCsiDrivers, false, false, "", {"/spec/attachRequired"}},
                          {k::kCsiNodes},
-                         {k::kCsiStorageCapacities},
+                         {k::kCsiStorageCapacities, false, false, "", {"/nodeTopology", "/storageClassName"}},
                          {k::kStorageBackends, true, true},
                          {k::kStorageNodes, true, true}};
   for (const Known& each : known) {
     const k::Resource& r = each.resource;
     add_kind({std::string(r.group), std::string(r.version), std::string(r.plural), std::string(r.kind),
-              r.namespaced, each.status, each.versioned, each.first_phase});
+              r.namespaced, each.status, each.versioned, each.first_phase, each.immutable});
   }
 }
 
@@ -310,6 +323,12 @@ FakeStore::Answer FakeStore::finish_update(Table& table, const std::string& key,
     return error(
         422, "Invalid",
         "metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted");
+  }
+  for (const std::string& field : kind.immutable) {
+    if (differs(*live, next, field))
+      return error(422, "Invalid",
+                   base::cat(kind.kind, " \"", key, "\" is invalid: ", field.substr(1),
+                             ": Invalid value: field is immutable"));
   }
   if (next == *live) return {200, next};  // nothing changed: no new version
   if (spec_of(next) != spec_of(*live))

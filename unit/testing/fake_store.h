@@ -27,9 +27,10 @@ class FakeStore {
   struct Kind {
     std::string group, version, plural, kind;
     bool namespaced = false;
-    bool status = false;      // has a status subresource
-    bool versioned = false;   // a PUT without resourceVersion is refused
-    std::string first_phase;  // status.phase of a new object, "" for none
+    bool status = false;                 // has a status subresource
+    bool versioned = false;              // a PUT without resourceVersion is refused
+    std::string first_phase;             // status.phase of a new object, "" for none
+    std::vector<std::string> immutable;  // JSON pointers: what an object is made with, it keeps
     std::string api_version() const { return group.empty() ? version : group + "/" + version; }
   };
   struct Change {
