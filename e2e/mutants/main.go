@@ -45,6 +45,9 @@ func run(root, tree, only, jobs string) error {
 	if tree == "" {
 		tree = filepath.Join(root, "build", "mutants", "tree")
 	}
+	if tree, err = filepath.Abs(tree); err != nil {
+		return err
+	}
 	all, err := readTable(filepath.Join(root, "unit", "mutants"))
 	if err != nil {
 		return err
