@@ -342,7 +342,8 @@ absl::Status NodeAgent::write_status(const base::Context& context) {
     state_text = base::dump_json(state);
     answers_text = base::dump_json(answers);
     tell_state = state_text != written_state_;
-    tell_answers = answers_text != written_answers_;
+    tell_answers =
+        resumed_ && answers_text != written_answers_;  // before, it would wipe an earlier process's
   }
   if (!tell_state && !tell_answers) return absl::OkStatus();
   Json status = tell_state ? std::move(state) : Json::object();

@@ -204,10 +204,10 @@ std::vector<std::string> StorageNodeOperations::ready_nodes(const std::string& b
 
 void StorageNodeOperations::leave(NodeQueue& queue, const std::shared_ptr<Call>& call) {
   if (--call->waiting > 0 || call->done) return;
-  // Nobody waits any more: it leaves the list with the next write. The node may still carry it out; that is
-  // why the context's end is never a final answer.
+  // Nobody waits any more: it leaves the list at once, lest an agent that starts now begins it after all. The
+  // node may still carry it out; that is why the context's end is never a final answer.
   std::erase(queue.calls, call);
-  queue.commit.touch_later();
+  queue.commit.touch();
 }
 
 // Until the call is done, or why it is not waited for any longer. A node that cannot be asked any more is not
