@@ -58,6 +58,14 @@ class OneWayBuffer : public Bytes {
   bool acquire(uint8_t*&, size_t&) override { return false; }
   void release(uint8_t*, size_t) override {}
 
+  // The library waits for this on a thread of its pool, after a piece that was refused, and that may be the
+  // only one. Bytes::close() does all at once, but what it answers is completed by the pool.
+  using Bytes::close;
+  pplx::task<void> close(std::ios_base::openmode mode, std::exception_ptr error) override {
+    (void)Bytes::close(mode, error);
+    return pplx::task_from_result();
+  }
+
  protected:
   pplx::task<int_type> none() const { return pplx::task_from_result<int_type>(traits::eof()); }
   pplx::task<int_type> _putc(uint8_t) override { return none(); }
