@@ -26,8 +26,7 @@ constexpr size_t kMaxMessage = 4096;  // of an answer, in bytes
 constexpr auto kMeasureEvery = std::chrono::seconds(30);
 constexpr auto kMeasureTimeout = std::chrono::seconds(10);
 
-kube::ReflectorOptions only(const std::string& name) {
-  kube::ReflectorOptions options;
+kube::ReflectorOptions only(const std::string& name, kube::ReflectorOptions options) {
   options.selector.field_selector = absl::StrCat("metadata.name=", name);
   return options;
 }
@@ -76,15 +75,15 @@ Json state_json(const node::NodeStatus& state) {
 }  // namespace
 
 NodeAgent::NodeAgent(kube::Client& client, node::Agent& agent, const std::vector<drivers::Kind>& kinds,
-                     std::string node_name, std::string version)
+                     std::string node_name, std::string version, const kube::ReflectorOptions& watching)
     : client_(client),
       agent_(agent),
       kinds_(kinds),
       node_name_(std::move(node_name)),
       version_(std::move(version)),
       boot_id_(boot_id()),
-      backends_(client),
-      self_(client, only(node_name_)),
+      backends_(client, watching),
+      self_(client, only(node_name_, watching)),
       commit_(std::chrono::milliseconds(100), std::chrono::seconds(2),
               [this](const base::Context& context) { return write_status(context); }) {
   backends_.add_handler([this](const auto& before, const auto& after) {

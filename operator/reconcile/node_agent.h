@@ -24,7 +24,7 @@ namespace collage::reconcile {
 class NodeAgent {
  public:
   NodeAgent(kube::Client& client, node::Agent& agent, const std::vector<drivers::Kind>& kinds,
-            std::string node_name, std::string version);
+            std::string node_name, std::string version, const kube::ReflectorOptions& watching = {});
   ~NodeAgent();
 
   void start(const base::Context& context);

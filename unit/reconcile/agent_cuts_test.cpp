@@ -1,5 +1,6 @@
-// A node's agent is killed before and after each call of its driver and each write of its answer, with the
-// call still wanted and with the call given up meanwhile.
+// A node's agent that is killed before and after each call of its driver and each write of its answer, with
+// the call still wanted and with the call given up meanwhile; and one whose API server does not answer as it
+// should.
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -48,11 +49,19 @@ std::string to_string(At at) {
   return "";
 }
 
+kube::ReflectorOptions quick() {
+  kube::ReflectorOptions options;
+  options.backoff_initial = std::chrono::milliseconds(10);
+  options.backoff_max = std::chrono::milliseconds(200);
+  options.idle_timeout = std::chrono::milliseconds(1500);
+  return options;
+}
+
 // The agent's process: once dead, no write of it reaches the API server.
 struct Process final : kube::Fence {
   Process(testing::FakeApiServer& server, testing::FakeDriver& driver,
           const std::vector<drivers::Kind>& kinds)
-      : client(server.client(this)), agent(driver), link(*client, agent, kinds, kNode, "0.1.0") {
+      : client(server.client(this)), agent(driver), link(*client, agent, kinds, kNode, "0.1.0", quick()) {
     link.start(base::Context(stop.get_token()));
   }
   ~Process() override {
@@ -71,11 +80,10 @@ struct Process final : kube::Fence {
   NodeAgent link;
 };
 
-using Parameters = std::tuple<Verb, At, Meanwhile>;
-
-class AgentCuts : public ::testing::TestWithParam<Parameters> {
+// An operator and the agent of one node, which can be killed.
+class AgentTest : public ::testing::Test {
  protected:
-  AgentCuts() : client_(server_.client()), events_(*client_, "test", "test") {
+  AgentTest() : client_(server_.client()), events_(*client_, "test", "test") {
     server_.put(testing::a_node(kNode));
     server_.put(testing::a_backend("share").kind("fake", {{"size", 1}}));
     server_.on_request([this](const ApiRequest& request) { return on_request(request); });
@@ -90,7 +98,7 @@ class AgentCuts : public ::testing::TestWithParam<Parameters> {
     operations_.start(context_);
     restart();
   }
-  ~AgentCuts() override {
+  ~AgentTest() override {
     process_.reset();
     operations_.stop();
     nodes_.stop();
@@ -186,7 +194,7 @@ class AgentCuts : public ::testing::TestWithParam<Parameters> {
   const std::vector<drivers::Kind> kinds_ = kinds();
   testing::FakeDriver driver_;
   const base::Context context_;
-  World world_{*client_, events_, kinds_, "collage-system"};
+  World world_{*client_, events_, kinds_, "collage-system", quick()};
   StorageNodeController nodes_{world_};
   StorageNodeOperations operations_{world_};
   std::unique_ptr<Process> process_;
@@ -194,6 +202,10 @@ class AgentCuts : public ::testing::TestWithParam<Parameters> {
   At at_ = At::kBeforeDriver;
   std::atomic<bool> armed_ = false, killed_ = false;
 };
+
+using Parameters = std::tuple<Verb, At, Meanwhile>;
+
+class AgentCuts : public AgentTest, public ::testing::WithParamInterface<Parameters> {};
 
 TEST_P(AgentCuts, NothingIsLostAndNothingIsDoneForNobody) {
   const auto [verb, at, meanwhile] = GetParam();
@@ -238,6 +250,55 @@ INSTANTIATE_TEST_SUITE_P(
       return absl::StrCat(drivers::to_string(std::get<0>(info.param)), to_string(std::get<1>(info.param)),
                           std::get<2>(info.param) == Meanwhile::kWanted ? "" : "GivenUp");
     });
+
+// What the API server does to an agent, and to the operator that waits for it.
+struct Trouble {
+  std::string name;
+  std::function<void(testing::FakeApiServer&)> make;
+};
+
+std::vector<Trouble> all_troubles() {
+  const auto write = [](Fault fault, int times = 2) {
+    return [fault, times](testing::FakeApiServer& server) {
+      server.fail_next("patch", "storagenodes", fault, times);
+    };
+  };
+  return {
+      {"Down", [](auto& server) { server.fail_next("", "", Fault::drop_before(), 20); }},
+      {"Slow", write(Fault::wait(std::chrono::milliseconds(300)))},
+      {"Error500", write(Fault::answer(500, "InternalError"))},
+      {"Conflict", write(Fault::answer(409, "Conflict"))},
+      {"Overloaded", write(Fault::answer(429, "TooManyRequests", {{"Retry-After", "1"}}))},
+      {"LostAnswers", write(Fault::drop_after())},
+      {"HalfBodies", write(Fault::half_body())},
+      {"HalfJson", write(Fault::half_json())},
+      {"HalfEvents",
+       [](auto& server) {
+         server.fail_next("watch", "storagenodes", Fault::half_json(), 2);
+         server.end_watches();
+       }},
+      {"BrokenWatches", [](auto& server) { server.break_watches(); }},
+      {"SilentWatches", [](auto& server) { server.stall_watches(); }},
+      {"ExpiredWatches",
+       [](auto& server) {
+         server.compact();
+         server.end_watches();
+       }},
+  };
+}
+
+class AgentTroubles : public AgentTest, public ::testing::WithParamInterface<Trouble> {};
+
+TEST_P(AgentTroubles, AreWaitedForAndNothingIsDoneTwice) {
+  GetParam().make(server_);
+  const auto answer = run(context_.with_timeout(std::chrono::seconds(20)), Verb::kCreate);
+  EXPECT_TRUE(answer.ok()) << answer.status();
+  EXPECT_TRUE(done(Verb::kCreate));
+  EXPECT_EQ(driver_.calls(Verb::kCreate), 1);
+}
+
+INSTANTIATE_TEST_SUITE_P(Every, AgentTroubles, ::testing::ValuesIn(all_troubles()),
+                         [](const auto& info) { return info.param.name; });
 
 }  // namespace
 }  // namespace collage::reconcile
