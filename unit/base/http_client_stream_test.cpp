@@ -124,11 +124,20 @@ TEST(HttpClientStream, SaysThatTheConnectionBroke) {
   serve.join();
 }
 
+// While the caller takes nothing, the server gets stuck: its count stands still.
+void wait_until_stuck(const std::atomic<size_t>& sent) {
+  std::promise<void> never;
+  const auto future = never.get_future();
+  size_t last = 0;
+  do {
+    last = sent;
+    future.wait_for(200ms);
+  } while (sent != last);
+}
+
 TEST(HttpClientStream, HoldsTheServerBackWhileTheCallerIsSlow) {
   constexpr size_t kPiece = 256 << 10, kPieces = 64;
   std::atomic<size_t> sent = 0;
-  std::promise<void> hold;
-  auto held = hold.get_future();
   TestServer server = plain_server();
   server->Get("/", [&](const httplib::Request&, httplib::Response& out) {
     out.set_chunked_content_provider("text/plain", [&](size_t, httplib::DataSink& sink) {
@@ -146,20 +155,42 @@ TEST(HttpClientStream, HoldsTheServerBackWhileTheCallerIsSlow) {
               soon(), get("/"), 5s, [](const HttpResponse&) { return absl::OkStatus(); },
               [&](std::string_view chunk) {
                 if (received == 0) {
-                  // While this caller takes nothing, the server gets stuck well before the end: its count
-                  // stands still.
-                  size_t last = 0;
-                  do {
-                    last = sent;
-                    held.wait_for(200ms);
-                  } while (sent != last);
-                  EXPECT_LT(sent, kPieces);
+                  wait_until_stuck(sent);
+                  EXPECT_LT(sent, kPieces);  // well before the end
                 }
                 received += chunk.size();
                 return absl::OkStatus();
               });
   EXPECT_TRUE(status.ok()) << status;
   EXPECT_EQ(received, kPiece * kPieces);
+}
+
+// The library's pool has one thread here, as in the program: whoever blocks it stops every request.
+TEST(HttpClientStream, GivenUpWhileAPieceIsHeldBackStopsNoOtherRequest) {
+  std::atomic<size_t> sent = 0;
+  TestServer server = plain_server();
+  server->Get("/endless", [&](const httplib::Request&, httplib::Response& out) {
+    out.set_chunked_content_provider("text/plain", [&](size_t, httplib::DataSink& sink) {
+      const std::string piece(256 << 10, 'x');
+      if (!sink.write(piece.data(), piece.size())) return false;
+      ++sent;
+      return true;
+    });
+  });
+  server->Get("/",
+              [](const httplib::Request&, httplib::Response& out) { out.set_content("x", "text/plain"); });
+  server.start();
+  const auto client = client_of(server.url());
+  const absl::Status status = client->stream(
+      soon(), get("/endless"), 5s, [](const HttpResponse&) { return absl::OkStatus(); },
+      [&](std::string_view) {
+        wait_until_stuck(sent);
+        return absl::CancelledError("enough");
+      });
+  EXPECT_EQ(status.message(), "enough");
+  const auto answer = client->send(soon(), get("/"));
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  EXPECT_EQ(answer->body, "x");
 }
 
 }  // namespace
