@@ -228,6 +228,45 @@ TEST_F(AttachTest, AVolumeObjectThatVanishedIsNotGivenUpWhileABackendIsBeingSetU
   EXPECT_EQ(cluster.driver->volumes().at("vol-pvc-uid-data").attached_to, "");
 }
 
+// A storage system of the same name that is not the one the volume was made on may hold a volume of that id
+// too.
+TEST_F(AttachTest, AnotherStorageSystemUnderTheSameNameIsNotAskedToDetach) {
+  cluster.api.put(cluster.volume("pv-1").attribute("collage.storage/system-id", "fake-system").bound());
+  cluster.start();
+  attach_to("node-a");
+  cluster.use_backend([](engine::Backend& backend) { backend.system_id = "another-system"; });
+  delete_attachment();
+  ASSERT_TRUE(wait_error("node-a", "/status/detachError/message", "another-system"));
+  EXPECT_EQ(cluster.driver->calls(Verb::kDetach), 0);
+  cluster.use_backend();
+  EXPECT_TRUE(cluster.wait([&] { return !cluster.attachment("pv-1").has_value(); }));
+  EXPECT_EQ(holder(), "");
+}
+
+TEST_F(AttachTest, AVolumeObjectThatVanishedIsNotLookedForOnAnotherStorageSystem) {
+  cluster.api.put(cluster.volume("pvc-uid-data").bound());
+  cluster.start();
+  cluster.api.put(attachment("node-a", "pvc-uid-data"));
+  ASSERT_TRUE(cluster.wait([&] { return attached("node-a", "pvc-uid-data"); }));
+  cluster.use_backend([](engine::Backend& backend) {
+    backend.identity = absl::FailedPreconditionError("it says that it is another-system");
+  });
+  cluster.api.erase(kube::kPersistentVolumes, "pvc-uid-data");
+  ASSERT_TRUE(cluster.wait([&] { return cluster.op->world.volumes.get("pvc-uid-data") == nullptr; }));
+  cluster.api.remove(kube::kVolumeAttachments, "csi-pvc-uid-data-node-a");
+  EXPECT_TRUE(cluster.wait([&] {
+    const auto object = cluster.attachment("pvc-uid-data");
+    return object.has_value() &&
+           base::get_string(*object, "/status/detachError/message").find("another-system") !=
+               std::string::npos;
+  }));
+  EXPECT_EQ(cluster.driver->calls(Verb::kFind), 0);
+  EXPECT_EQ(cluster.driver->volumes().at("vol-pvc-uid-data").attached_to, "id-node-a");
+  cluster.use_backend();
+  EXPECT_TRUE(cluster.wait([&] { return !cluster.attachment("pvc-uid-data").has_value(); }));
+  EXPECT_EQ(cluster.driver->volumes().at("vol-pvc-uid-data").attached_to, "");
+}
+
 TEST(DetachNodeIds, BothThatAreKnownOnce) {
   const auto attachment = kube::parse<kube::Attachment>(an_attachment().of_driver(kFake).with_node_id("old"));
   const auto csi_node = kube::parse<kube::CsiNode>(a_csi_node().driver(kFake, "new"));
