@@ -212,7 +212,9 @@ class MountLost : public Scene {
     cluster.api.put(pod("web-0", "uid-1"));
     cluster.api.put(pod("web-1", "uid-of-web-1"));
     cluster.api.put(testing::a_storage_node("node-a").set("/spec", Json::object()));
-    ASSERT_TRUE(cluster.wait([&] { return cluster.op->world.storage_nodes.size() == 1; }));
+    ASSERT_TRUE(cluster.wait([&] {
+      return cluster.op->world.storage_nodes.size() == 1 && cluster.op->world.volumes.size() == 1;
+    }));
   }
   void begin() override {
     Json mount = {{"volume", "fast/vol-pv-1"},

@@ -141,6 +141,11 @@ INSTANTIATE_TEST_SUITE_P(AtEveryAct, OperatorCuts,
 // it. A life waits for its nodes most of the time: many are lived at once.
 class NodeCuts : public Cuts {
  protected:
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  static constexpr size_t kStride = 7;  // a sample of all deaths: such a program is ten times as slow
+#else
+  static constexpr size_t kStride = 1;
+#endif
   struct Death {
     Case which;
     Act act;
@@ -150,6 +155,10 @@ class NodeCuts : public Cuts {
       return absl::StrCat(which.name(), " ", to_string(act, side), twice ? ", killed again" : "");
     }
   };
+
+  static bool is_of_nodes(const Act& act) {
+    return act.kind.starts_with("driver ") || act.kind.starts_with("patch storagenodes");
+  }
 
   static void expect_kinds(Phase phase, const std::vector<Act>& acts) {
     std::set<std::string> kinds;
@@ -185,12 +194,14 @@ TEST_F(NodeCuts, NothingIsLeakedDoubledOrLost) {
     const auto phase = std::find(phases.begin(), phases.end(), which.phase);
     for (const Act& act : acts[phase - phases.begin()]) {
       for (const Side side : {Side::kBefore, Side::kAfter}) {
-        for (const bool twice : {false, true}) deaths.push_back({which, act, side, twice});
+        deaths.push_back({which, act, side, false});
+        // Of the rest OperatorCuts has the second ones.
+        if (is_of_nodes(act)) deaths.push_back({which, act, side, true});
       }
     }
   }
-  all(deaths.size(), 64, [&](size_t i) {
-    const Death& death = deaths[i];
+  all((deaths.size() + kStride - 1) / kStride, 64, [&](size_t i) {
+    const Death& death = deaths[i * kStride];
     SCOPED_TRACE(death.name());
     die(death.which, death.act, death.side, death.twice);
   });
