@@ -114,7 +114,7 @@ engine::SharedReads<AttachController::LiveNode>::Answer AttachController::read_n
   COLLAGE_RETURN_IF_ERROR(object.status());
   COLLAGE_ASSIGN_OR_RETURN(kube::Node node, kube::parse<kube::Node>(*object));
   const auto made = base::parse_rfc3339(base::get_string(*object, "/metadata/creationTimestamp"));
-  return std::make_shared<const LiveNode>(std::move(node), made);
+  return std::make_shared<const LiveNode>(LiveNode{std::move(node), made});
 }
 
 // The node as it is now; answers which machine it is.
