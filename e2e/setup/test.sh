@@ -24,16 +24,33 @@ count() {  # count NAME PASSED FAILED CODE [SKIPPED]: a runner that died without
   printf '   %-22s %4d passed, %d failed%s\n' "$1" "$2" "$3" "${5:+, $5 skipped}"
 }
 
+# One unit test program, beside others: its output goes to NAME.log, its exit code to NAME.code.
+one_unit() {
+  local name code began=$SECONDS
+  name=$(basename "$1")
+  timeout "$unit_limit" "$1" --gtest_color=no >"$logs/$name.log" 2>&1
+  code=$?
+  echo $code >"$logs/$name.code"
+  printf '   %-22s %4d s\n' "$name" $((SECONDS - began))
+}
+
 run_unit() {
   local binary name log code ok bad
+  unit_limit=900
+  [ "$preset" = release ] || unit_limit=3600
+  export -f one_unit
+  export logs unit_limit
+  rm -f "$logs"/unit_*.code
+  # The largest takes longest: first.
+  # shellcheck disable=SC2012
+  ls -S build/"$preset"/bin/unit_* | xargs -P "$jobs" -I{} bash -c 'one_unit {}'
   for binary in build/"$preset"/bin/unit_*; do
     name=$(basename "$binary") log=$logs/$(basename "$binary").log
-    timeout 900 "$binary" --gtest_color=no >"$log" 2>&1
-    code=$?
+    code=$(cat "$logs/$name.code" 2>/dev/null || echo 1)
     ok=$(sed -n 's/^\[  PASSED  \] \([0-9]*\) tests\{0,1\}\.$/\1/p' "$log" | tail -1)
     bad=$(sed -n 's/^\[  FAILED  \] \([0-9]*\) tests\{0,1\}, listed below:$/\1/p' "$log" | tail -1)
-    count "$name" "${ok:-0}" "${bad:-0}" $code "$(sed -n 's/^\[  SKIPPED \] \([0-9]*\) tests\{0,1\}, listed below:$/\1/p' "$log" | tail -1)"
-    [ $code = 0 ] || { grep -E '^\[  FAILED|Failure$|ERROR: |WARNING: ThreadSanitizer' "$log" | head -20; tail -5 "$log"; }
+    count "$name" "${ok:-0}" "${bad:-0}" "$code" "$(sed -n 's/^\[  SKIPPED \] \([0-9]*\) tests\{0,1\}, listed below:$/\1/p' "$log" | tail -1)"
+    [ "$code" = 0 ] || { grep -E '^\[  FAILED|Failure$|ERROR: |WARNING: ThreadSanitizer' "$log" | head -20; tail -5 "$log"; }
   done
 }
 

@@ -19,6 +19,7 @@ namespace {
 constexpr std::chrono::seconds kShortWatch{1};
 // So many answers of the kind 5xx in a row to the same resume point, and it is taken for the cause.
 constexpr int kMaxRefusals = 5;
+constexpr size_t kMany = 1000;  // objects of a list
 
 struct ReflectorMetrics {
   base::Counter lists{"collage_informer_lists_total", "Whole lists read by an informer.", {"resource"}};
@@ -81,8 +82,9 @@ class Reflector {
     refusals_ = 0;
     sink_.position(version_);
     sink_.end_relist();
-    // What the parser needed for the pages goes back to the system: the copy itself is small.
-    malloc_trim(0);
+    // What the parser needed for the pages goes back to the system: the copy itself is small. Looking for it
+    // takes time in proportion to all that is free, for a short list more than it gives back.
+    if (count >= kMany) malloc_trim(0);
     metrics().lists.add({resource_.plural});
     metrics().objects.set(static_cast<double>(count), {resource_.plural});
     base::log::debug(context_, "listed", {{"objects", count}, {"resource_version", version_}});
