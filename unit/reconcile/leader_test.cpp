@@ -257,11 +257,15 @@ TEST_F(Leader, HandsOverAtOnceWhenItEnds) {
   a_.reclaimer.stop();
   a_.attacher.stop();
   a_.lease.release(base::Context());
+  // The intents' own writer may have sent one just before, with the lease.
+  ASSERT_TRUE(cluster_.wait([&] { return witness_.writes("a") == a_.fence.let_through; }))
+      << "what a had sent has arrived";
   const int writes = witness_.writes("a");
   ASSERT_TRUE(cluster_.wait([&] { return b_.leads.load(); })) << "without any time passing";
   put_claims(cluster_, 5, 10);
   EXPECT_TRUE(cluster_.wait([&] { return all_bound(cluster_, 10); }));
   EXPECT_EQ(witness_.writes("a"), writes);
+  EXPECT_EQ(a_.fence.let_through, writes);
 }
 
 TEST_F(Leader, JumpsOfTheDateChangeNothing) {
