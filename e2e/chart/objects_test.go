@@ -163,8 +163,8 @@ func TestRightsAreExactlyThese(t *testing.T) {
 			"storage.k8s.io/csidrivers: create get list patch watch",
 			"storage.k8s.io/csinodes: get list watch",
 			"storage.k8s.io/storageclasses: create delete get list patch watch",
-			"storage.k8s.io/volumeattachments: get list patch watch",
-			"storage.k8s.io/volumeattachments/status: patch",
+			"storage.k8s.io/volumeattachments: get list patch update watch",
+			"storage.k8s.io/volumeattachments/status: patch update",
 		},
 		"Role/collage-operator": {
 			"coordination.k8s.io/leases: create",

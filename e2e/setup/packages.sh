@@ -14,7 +14,8 @@ packages_of() {
   case $1 in
     build) echo make g++ cmake ninja-build ccache pkg-config libcpprest-dev libssl-dev libspdlog-dev nlohmann-json3-dev \
       libyaml-cpp-dev prometheus-cpp-dev libabsl-dev libgrpc++-dev protobuf-compiler-grpc protobuf-compiler \
-      libprotobuf-dev libcpp-httplib-dev libcli11-dev libgtest-dev libgmock-dev libmount-dev libblkid-dev ca-certificates ;;
+      libprotobuf-dev libcpp-httplib-dev libcli11-dev libgtest-dev libgmock-dev libmount-dev libblkid-dev zlib1g-dev \
+      ca-certificates ;;
     cluster) echo containerd runc containernetworking-plugins busybox-static nftables xfsprogs e2fsprogs iproute2 openssl mount \
       util-linux ;;
     image) echo buildah mmdebstrap ca-certificates util-linux ;;

@@ -147,11 +147,12 @@ class HttpKubeClient final : public Client {
   }
 
   absl::StatusOr<Json> replace(const base::Context& context, const Resource& resource, const Key& key,
-                               const Json& object) override {
+                               const Json& object, const std::string& subresource) override {
+    std::string path = object_path(resource, key);
+    if (!subresource.empty()) path += "/" + subresource;
+    path += query({{"fieldManager", std::string(kFieldManager)}});
     return send(context,
-                make_write("update", "PUT", resource, key.to_string(),
-                           object_path(resource, key) + query({{"fieldManager", std::string(kFieldManager)}}),
-                           object));
+                make_write("update", "PUT", resource, key.to_string(), std::move(path), object));
   }
 
   absl::StatusOr<Json> patch(const base::Context& context, const Resource& resource, const Key& key,

@@ -109,7 +109,7 @@ struct Lease::State {
     }
     const nanoseconds sent = clock.boot_time();
     const auto answer = one_try(context, [&](const base::Context& bounded) {
-      return exists ? client.replace(bounded, kLeases, options.key, lease)
+      return exists ? client.replace(bounded, kLeases, options.key, lease, "")
                     : client.create(bounded, kLeases, options.key.name_space, lease);
     });
     if (!answer.ok()) return answer.status();
@@ -163,7 +163,7 @@ struct Lease::State {
       lease = view.give_up(clock.wall());
     }
     const auto answer = one_try(context, [&](const base::Context& bounded) {
-      return client.replace(bounded, kLeases, options.key, lease);
+      return client.replace(bounded, kLeases, options.key, lease, "");
     });
     return answer.status();
   }

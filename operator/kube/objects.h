@@ -15,7 +15,7 @@
 
 // What decisions read of each object, and no more: ten thousand of each fit in a few megabytes. Parsed from
 // the API's JSON; the JSON is then dropped. Nothing here is ever written back: writes are patches of the
-// fields we own.
+// fields we own, or of a whole object (Attachment::whole).
 namespace collage::kube {
 
 struct Meta {
@@ -83,6 +83,8 @@ struct Attachment {  // VolumeAttachment
   bool holder_gone = false;   // annotation collage.storage/holder-is-gone is "true"
   base::Clock::Wall created;
   std::string attach_error, detach_error;
+  // The object as JSON, for as long as something is to be written to it: not attached yet, or being deleted.
+  std::string whole;
 };
 
 struct StorageClass {

@@ -96,6 +96,7 @@ absl::StatusOr<Attachment> parse<Attachment>(const base::Json& object) {
   attachment.has_metadata = metadata != nullptr && metadata->is_object() && !metadata->empty();
   attachment.attach_error = base::get_string(object, "/status/attachError/message");
   attachment.detach_error = base::get_string(object, "/status/detachError/message");
+  if (!attachment.attached || attachment.meta.deleting) attachment.whole = base::dump_json(object);
   return attachment;
 }
 

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
 #include "base/status.h"
+#include "operator/reconcile/attachment_writes.h"
 #include "operator/reconcile/finalizers.h"
 #include "operator/reconcile/volume_metrics.h"
 
@@ -190,8 +191,8 @@ kube::Outcome AttachController::attach(const base::Context& context, const std::
 kube::Outcome AttachController::attach_held(const base::Context& context, const kube::Attachment& attachment,
                                             const kube::Volume& volume, const engine::Backend& backend,
                                             const AttachPlan& plan) {
-  if (absl::Status status = protect(context, attachment, volume, plan); !status.ok())
-    return kube::Retry{status};
+  absl::StatusOr<base::Json> whole = protect(context, attachment, volume, plan);
+  if (!whole.ok()) return kube::Retry{whole.status()};
   const metrics::Call call(attachment.attacher.str(), metrics::kControllerPublishVolume);
   const absl::StatusOr<drivers::StringMap> published =
       backend.driver->attacher()->attach(context.with_timeout(options_.call_timeout), plan.handle.id,
@@ -202,13 +203,9 @@ kube::Outcome AttachController::attach_held(const base::Context& context, const 
         published.status(), absl::StrCat("attach ", volume.handle, " to ", attachment.node_name.str()));
     return attach_failed(context, attachment, with_waiting_detach(attachment, why));
   }
-  const base::Json status = {
-      {"status", {{"attached", true}, {"attachmentMetadata", *published}, {"attachError", nullptr}}}};
-  absl::StatusOr<base::Json> answer =
-      world_.client.patch(context, kube::kVolumeAttachments, attachment.meta.key(), kube::PatchType::kMerge,
-                          status, {.subresource = "status"});
-  if (!answer.ok()) return kube::Retry{base::annotate(answer.status(), "say that the volume is attached")};
-  world_.attachments.observe(*answer);
+  if (absl::Status status = say_attached(context, world_, attachment.meta.name, *std::move(whole), *published);
+      !status.ok())
+    return kube::Retry{status};
   base::log::info(context, "volume attached",
                   {{"volume", volume.handle}, {"node", attachment.node_name.str()}});
   return kube::Done{};
@@ -216,8 +213,8 @@ kube::Outcome AttachController::attach_held(const base::Context& context, const 
 
 // Our finalizers, before anything is attached: on the volume (there from its creation, if we made it), and on
 // the attachment together with the node's id, which a detach may need when nothing else knows it any more
-// (contract 48).
-absl::Status AttachController::protect(const base::Context& context, const kube::Attachment& attachment,
+// (contract 48). Answers the attachment, or null where the cache does not have it whole.
+absl::StatusOr<base::Json> AttachController::protect(const base::Context& context, const kube::Attachment& attachment,
                                        const kube::Volume& volume, const AttachPlan& plan) {
   const std::string finalizer = engine::attacher_finalizer(attachment.attacher.str());
   if (!volume.meta.has_finalizer(finalizer)) {
@@ -230,37 +227,17 @@ absl::Status AttachController::protect(const base::Context& context, const kube:
     if (!answer.ok()) return base::annotate(answer.status(), "protect the PersistentVolume by a finalizer");
     world_.volumes.observe(*answer);
   }
-  if (attachment.meta.has_finalizer(finalizer) && attachment.node_id == plan.node_id) return absl::OkStatus();
+  if (attachment.meta.has_finalizer(finalizer) && attachment.node_id == plan.node_id)
+    return whole_of(attachment);
   base::Json annotations = {{"csi.alpha.kubernetes.io/node-id", plan.node_id}};
   const auto node = world_.nodes.get(attachment.node_name.str());
   if (node != nullptr && !node->machine.empty()) annotations[kMachine] = node->machine;
-  const base::Json patch = {{"metadata",
-                             {{"uid", attachment.meta.uid},
-                              {"resourceVersion", attachment.meta.resource_version},
-                              {"finalizers", finalizers_with(attachment.meta, {finalizer})},
-                              {"annotations", annotations}}}};
-  absl::StatusOr<base::Json> answer = world_.client.patch(
-      context, kube::kVolumeAttachments, attachment.meta.key(), kube::PatchType::kMerge, patch, {});
-  if (!answer.ok()) return base::annotate(answer.status(), "protect the VolumeAttachment by a finalizer");
-  world_.attachments.observe(*answer);
-  return absl::OkStatus();
+  return protect_attachment(context, world_, attachment, finalizer, annotations);
 }
 
 kube::Outcome AttachController::attach_failed(const base::Context& context,
                                               const kube::Attachment& attachment, const absl::Status& why) {
-  if (context.stopped()) return kube::Retry{why};
-  const std::string message(why.message());
-  if (attachment.attach_error != message) {  // the same again says nothing new
-    const base::Json status = {{"status",
-                                {{"attachError",
-                                  {{"message", message},
-                                   {"time", base::rfc3339(context.clock().wall())},
-                                   {"errorCode", static_cast<int>(why.code())}}}}}};
-    absl::StatusOr<base::Json> answer =
-        world_.client.patch(context, kube::kVolumeAttachments, attachment.meta.key(), kube::PatchType::kMerge,
-                            status, {.subresource = "status"});
-    if (answer.ok()) world_.attachments.observe(*answer);
-  }
+  say_failed(context, world_, attachment, AttachmentStep::kAttach, why);
   return kube::Retry{why};
 }
 

@@ -64,8 +64,8 @@ class AttachController {
   kube::Outcome attach_held(const base::Context& context, const kube::Attachment& attachment,
                             const kube::Volume& volume, const engine::Backend& backend,
                             const AttachPlan& plan);
-  absl::Status protect(const base::Context& context, const kube::Attachment& attachment,
-                       const kube::Volume& volume, const AttachPlan& plan);
+  absl::StatusOr<base::Json> protect(const base::Context& context, const kube::Attachment& attachment,
+                                     const kube::Volume& volume, const AttachPlan& plan);
   absl::Status with_waiting_detach(const kube::Attachment& attachment, const absl::Status& why) const;
   kube::Outcome attach_failed(const base::Context& context, const kube::Attachment& attachment,
                               const absl::Status& why);

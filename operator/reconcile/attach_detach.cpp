@@ -8,7 +8,7 @@
 #include "base/status.h"
 #include "drivers/driver.h"
 #include "operator/reconcile/attach.h"
-#include "operator/reconcile/finalizers.h"
+#include "operator/reconcile/attachment_writes.h"
 #include "operator/reconcile/volume_metrics.h"
 
 // The end of an attachment.
@@ -312,24 +312,10 @@ kube::Outcome AttachController::detach_refused(const base::Context& context,
   return detach_failed(context, attachment, absl::FailedPreconditionError(message));
 }
 
-// The finalizer goes first, then the status (contract 52), of which nothing is left to write when ours was
-// the last finalizer.
 kube::Outcome AttachController::detached(const base::Context& context, const kube::Attachment& attachment) {
   const std::string finalizer = engine::attacher_finalizer(attachment.attacher.str());
-  absl::StatusOr<base::Json> now =
-      remove_finalizers(context, world_.client, kube::kVolumeAttachments, attachment.meta, {finalizer});
-  if (!now.ok()) return kube::Retry{now.status()};
-  const base::Json* left = now->is_null() ? nullptr : base::find(*now, "/metadata/finalizers");
-  if (left != nullptr && left->is_array() && !left->empty()) {
-    world_.attachments.observe(*now);
-    const base::Json status = {
-        {"status", {{"attached", false}, {"attachmentMetadata", nullptr}, {"detachError", nullptr}}}};
-    absl::StatusOr<base::Json> answer =
-        world_.client.patch(context, kube::kVolumeAttachments, attachment.meta.key(), kube::PatchType::kMerge,
-                            status, {.subresource = "status"});
-    if (answer.ok()) world_.attachments.observe(*answer);
-    if (!answer.ok() && !absl::IsNotFound(answer.status())) return kube::Retry{answer.status()};
-  }
+  if (absl::Status status = release_attachment(context, world_, attachment, finalizer); !status.ok())
+    return kube::Retry{status};
   // Not waiting for the watch to say so: the successor is waiting.
   for (const auto& other : world_.attachments.by_index(World::kByVolume, attachment.volume_name)) {
     if (other->meta.name != attachment.meta.name) enqueue(*other);
@@ -339,19 +325,7 @@ kube::Outcome AttachController::detached(const base::Context& context, const kub
 
 kube::Outcome AttachController::detach_failed(const base::Context& context,
                                               const kube::Attachment& attachment, const absl::Status& why) {
-  if (context.stopped()) return kube::Retry{why};
-  const std::string message(why.message());
-  if (attachment.detach_error != message) {
-    const base::Json status = {{"status",
-                                {{"detachError",
-                                  {{"message", message},
-                                   {"time", base::rfc3339(context.clock().wall())},
-                                   {"errorCode", static_cast<int>(why.code())}}}}}};
-    absl::StatusOr<base::Json> answer =
-        world_.client.patch(context, kube::kVolumeAttachments, attachment.meta.key(), kube::PatchType::kMerge,
-                            status, {.subresource = "status"});
-    if (answer.ok()) world_.attachments.observe(*answer);
-  }
+  say_failed(context, world_, attachment, AttachmentStep::kDetach, why);
   return kube::Retry{why};
 }
 

@@ -104,7 +104,7 @@ absl::StatusOr<std::string> ConfigMapIntents::write(const base::Context& context
   const kube::Key key = key_of(name_space_, backend);
   absl::StatusOr<base::Json> answer = version.empty()
                                           ? client_.create(context, kube::kConfigMaps, name_space_, object)
-                                          : client_.replace(context, kube::kConfigMaps, key, object);
+                                          : client_.replace(context, kube::kConfigMaps, key, object, "");
   if (answer.ok()) return base::get_string(*answer, "/metadata/resourceVersion");
   const absl::Status status =
       base::annotate(answer.status(), absl::StrCat("write ConfigMap ", key.to_string()));

@@ -45,6 +45,14 @@ base::Json finalizers_with(const kube::Meta& meta, const std::vector<std::string
   return list;
 }
 
+base::Json finalizers_without(const kube::Meta& meta, std::string_view name) {
+  base::Json list = base::Json::array();
+  for (const kube::Interned& finalizer : meta.finalizers) {
+    if (finalizer.str() != name) list.push_back(finalizer.str());
+  }
+  return list;
+}
+
 absl::StatusOr<base::Json> remove_finalizers(const base::Context& context, kube::Client& client,
                                              const kube::Resource& resource, kube::Meta meta,
                                              const std::vector<std::string>& names) {

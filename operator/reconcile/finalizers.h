@@ -1,6 +1,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -20,6 +21,8 @@ base::Json remove_finalizers_patch(const kube::Meta& meta, const std::vector<std
 
 // The "finalizers" list of a merge patch that adds `name`; goes with a resourceVersion.
 base::Json finalizers_with(const kube::Meta& meta, const std::vector<std::string>& names);
+// The list of an update that takes `name` out; goes with a resourceVersion.
+base::Json finalizers_without(const kube::Meta& meta, std::string_view name);
 
 // Takes `names` out: one write when `meta` is current; when the list has moved under us, reads the object and
 // tries again. Answers the object as it is now, null when it is gone (or is another one of that name: uid).

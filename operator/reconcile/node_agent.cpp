@@ -96,8 +96,9 @@ NodeAgent::NodeAgent(kube::Client& client, node::Agent& agent, const std::vector
     // Until the first list is whole a kind would seem to be gone.
     if (backends_.has_synced()) backends_changed();
   });
-  self_.add_handler([this](const auto&, const auto& after) {
-    if (after) operations_changed(*after);
+  self_.add_handler([this](const auto& before, const auto& after) {
+    if (after && !(before && engine::same_list(*before->json, *after->json, engine::kOperations)))
+      operations_changed(*after);
     // Made anew by somebody: what was written before is gone with the old one.
     if (!after || base::get_string(*after->json, "/status/agentVersion").empty()) {
       {
@@ -325,12 +326,13 @@ absl::Status NodeAgent::write_status(const base::Context& context) {
   state["agentVersion"] = version_;
   state["bootID"] = boot_id_;
   state["nodeID"] = node_name_;
-  Json answers = Json::array();
+  std::vector<std::string> texts;
+  Json answers;
   std::string state_text, answers_text;
   bool tell_state = false, tell_answers = false;
   {
     std::lock_guard lock(mutex_);
-    for (const auto& [id, answer] : answers_) answers.push_back(answer);
+    for (const auto& [id, answer] : answers_) texts.push_back(answer);
     for (Json& backend : state["backends"]) {
       auto measured = capacities_.find(backend["name"].get<std::string>());
       if (measured == capacities_.end()) continue;
@@ -339,6 +341,7 @@ absl::Status NodeAgent::write_status(const base::Context& context) {
                              {"maximumVolumeBytes", measured->second.maximum_volume_bytes}};
     }
     state_text = base::dump_json(state);
+    answers = engine::list_of(texts);
     answers_text = base::dump_json(answers);
     tell_state = state_text != written_state_;
     tell_answers =

@@ -80,10 +80,13 @@ struct StorageNodeOperations::NodeQueue {
 };
 
 StorageNodeOperations::StorageNodeOperations(World& world) : world_(world), process_(base::random_hex(4)) {
-  world_.storage_nodes.add_handler([this](const auto&, const auto& after) {
+  world_.storage_nodes.add_handler([this](const auto& before, const auto& after) {
     if (!after) return;
-    drop_foreign(*after);
-    take_answers(*after);
+    const auto changed = [&](std::string_view list) {
+      return before == nullptr || !engine::same_list(*before->json, *after->json, list);
+    };
+    if (changed(engine::kOperations)) drop_foreign(*after);
+    if (changed(engine::kAnswers)) take_answers(*after);
   });
 }
 
@@ -106,10 +109,10 @@ void StorageNodeOperations::drop_foreign(const kube::StorageNodeObject& object) 
   const Json* listed = base::find(*object.json, engine::kOperations);
   if (listed == nullptr || listed->empty()) return;
   const std::vector<Json> operations = engine::operations_in(*object.json, engine::kOperations);
-  const auto own = std::count_if(operations.begin(), operations.end(), [&](const Json& operation) {
+  const bool own = std::all_of(operations.begin(), operations.end(), [&](const Json& operation) {
     return base::get_string(operation, "/id").starts_with(process_ + "-");
   });
-  if (static_cast<size_t>(own) == listed->size()) return;
+  if (own && !operations.empty()) return;
   std::lock_guard lock(mutex_);
   if (!started_) return;  // another replica leads
   NodeQueue& mine = queue(object.meta.name);
@@ -285,7 +288,7 @@ absl::StatusOr<Json> StorageNodeOperations::run(const base::Context& context, co
 }
 
 absl::Status StorageNodeOperations::write(const base::Context& context, NodeQueue& queue) {
-  Json operations = Json::array();
+  std::vector<std::string> operations;
   {
     std::lock_guard lock(mutex_);
     for (const auto& call : queue.calls) {
@@ -297,7 +300,7 @@ absl::Status StorageNodeOperations::write(const base::Context& context, NodeQueu
   // The whole list, from memory: only the leader writes it, and the fence keeps a deposed one from sending.
   // No resourceVersion: nobody else owns this field.
   auto written = world_.client.patch(context, kube::kStorageNodes, {"", queue.node}, kube::PatchType::kMerge,
-                                     {{"spec", {{"operations", operations}}}}, {});
+                                     {{"spec", {{"operations", engine::list_of(operations)}}}}, {});
   if (!written.ok())
     return base::annotate(written.status(), absl::StrCat("write operations for node ", queue.node));
   std::lock_guard lock(mutex_);

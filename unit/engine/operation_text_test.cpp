@@ -30,6 +30,67 @@ TEST(OperationText, NoListIsNoOperation) {
   EXPECT_TRUE(operations_in({{"spec", {{"operations", "{}"}}}}, kOperations).empty());
 }
 
+std::vector<std::string> many(size_t count, size_t padding = 0) {
+  std::vector<std::string> objects;
+  for (size_t i = 0; i < count; ++i) {
+    objects.push_back(base::dump_json({{"id", "0f3c91aa-" + std::to_string(i)},
+                                       {"backend", "fast"},
+                                       {"verb", "attach"},
+                                       {"arguments", {{"id", "pvc-" + std::to_string(i * 7919)},
+                                                      {"nodeID", "node-a"},
+                                                      {"padding", std::string(padding, 'x')}}}}));
+  }
+  return objects;
+}
+
+std::vector<std::string> read_again(const Json& list) {
+  std::vector<std::string> objects;
+  for (const Json& object : operations_in({{"spec", {{"operations", list}}}}, kOperations))
+    objects.push_back(base::dump_json(object));
+  return objects;
+}
+
+TEST(OperationText, AFewStayLegible) {
+  const Json list = list_of(many(5));
+  ASSERT_EQ(list.size(), 5u);
+  EXPECT_EQ(list[0].get<std::string>(), many(1)[0]);
+  EXPECT_EQ(read_again(list), many(5));
+  EXPECT_EQ(list_of({}), Json::array());
+}
+
+TEST(OperationText, ManyAreOneShortText) {
+  const Json list = list_of(many(128));
+  ASSERT_EQ(list.size(), 1u);
+  EXPECT_LT(list[0].get<std::string>().size() * 5, base::dump_json(Json(many(128))).size());
+  EXPECT_EQ(read_again(list), many(128));
+}
+
+TEST(OperationText, NoTextBecomesTooLong) {
+  auto objects = many(40, 9'000);  // noise would do the same: the limit is of what goes in
+  objects.push_back(base::dump_json({{"id", "big"}, {"result", std::string(kMaxOperationText - 100, 'y')}}));
+  const auto more = many(3);
+  objects.insert(objects.end(), more.begin(), more.end());
+  const Json list = list_of(objects);
+  EXPECT_GT(list.size(), 3u);
+  for (const Json& text : list) EXPECT_LE(text.get<std::string>().size(), kMaxOperationText);
+  EXPECT_EQ(read_again(list), objects);
+}
+
+TEST(OperationText, WhatCannotBeUnpackedIsLeftOut) {
+  const std::string text = list_of(many(128))[0].get<std::string>();
+  EXPECT_TRUE(read_again({"zlib:", "zlib:!", "zlib:AAAA", text.substr(0, text.size() / 2)}).empty());
+  EXPECT_EQ(read_again({"zlib:!", text}).size(), 128u);
+}
+
+TEST(OperationText, TellsWhetherAListIsTheSame) {
+  const Json none = {{"spec", Json::object()}}, one = {{"spec", {{"operations", {"{}"}}}}},
+             two = {{"spec", {{"operations", {"{}", "{}"}}}}};
+  EXPECT_TRUE(same_list(none, none, kOperations));
+  EXPECT_TRUE(same_list(one, one, kOperations));
+  EXPECT_FALSE(same_list(none, one, kOperations));
+  EXPECT_FALSE(same_list(one, two, kOperations));
+}
+
 TEST(OperationText, TheSchemaAllowsAsMuchAsIsWritten) {
   const auto text = base::read_file(COLLAGE_SOURCE_DIR "/crds/storagenodes.yaml");
   ASSERT_TRUE(text.ok()) << text.status();

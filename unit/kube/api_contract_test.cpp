@@ -105,11 +105,11 @@ TEST_P(ApiContract, WritesAndTheirPreconditions) {
 
   Json changed = *made;
   changed["data"]["a"] = "2";
-  const auto replaced = client_->replace(context_, kConfigMaps, key, changed);
+  const auto replaced = client_->replace(context_, kConfigMaps, key, changed, "");
   ASSERT_TRUE(replaced.ok()) << replaced.status();
   EXPECT_GT(version_number(base::get_string(*replaced, "/metadata/resourceVersion")),
             version_number(base::get_string(*made, "/metadata/resourceVersion")));
-  EXPECT_EQ(client_->replace(context_, kConfigMaps, key, changed).status().code(),
+  EXPECT_EQ(client_->replace(context_, kConfigMaps, key, changed, "").status().code(),
             absl::StatusCode::kAborted);
 
   const Json old = {{"metadata", {{"resourceVersion", (*made)["metadata"]["resourceVersion"]}}},

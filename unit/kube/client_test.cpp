@@ -58,9 +58,9 @@ TEST_F(ClientTest, EveryVerb) {
 
   Json changed = *got;
   changed["data"]["a"] = "2";
-  const auto replaced = client_->replace(context_, kConfigMaps, {"ns", "m"}, changed);
+  const auto replaced = client_->replace(context_, kConfigMaps, {"ns", "m"}, changed, "");
   ASSERT_TRUE(replaced.ok()) << replaced.status();
-  EXPECT_EQ(client_->replace(context_, kConfigMaps, {"ns", "m"}, changed).status().code(),
+  EXPECT_EQ(client_->replace(context_, kConfigMaps, {"ns", "m"}, changed, "").status().code(),
             absl::StatusCode::kAborted);
 
   ASSERT_TRUE(
@@ -126,7 +126,7 @@ TEST_F(ClientTest, AFenceStopsWritesAndNotReads) {
   server_.reset_counts();
   EXPECT_EQ(fenced->create(context_, kConfigMaps, "ns", config_map("b")).status().code(),
             absl::StatusCode::kFailedPrecondition);
-  EXPECT_EQ(fenced->replace(context_, kConfigMaps, {"ns", "a"}, config_map("a")).status().code(),
+  EXPECT_EQ(fenced->replace(context_, kConfigMaps, {"ns", "a"}, config_map("a"), "").status().code(),
             absl::StatusCode::kFailedPrecondition);
   EXPECT_EQ(fenced->patch(context_, kConfigMaps, {"ns", "a"}, PatchType::kMerge, Json::object(), {})
                 .status()

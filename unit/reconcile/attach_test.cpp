@@ -72,8 +72,8 @@ TEST_F(AttachTest, AStaticVolumeIsProtectedFirst) {
 // A finalizer that somebody adds between our look and our write is not lost, on neither object.
 TEST_F(AttachTest, OthersFinalizersStayWhateverTheMoment) {
   cluster.api.put(testing::a_volume("pv-1").of_driver(kFake).handle("fast/vol-pv-1").retain().bound());
-  testing::write_before_the_patch(cluster.api, kube::kPersistentVolumes, "pv-1", testing::add_finalizer);
-  testing::write_before_the_patch(cluster.api, kube::kVolumeAttachments, "csi-pv-1-node-a",
+  testing::write_before_ours(cluster.api, kube::kPersistentVolumes, "pv-1", testing::add_finalizer);
+  testing::write_before_ours(cluster.api, kube::kVolumeAttachments, "csi-pv-1-node-a",
                                   testing::add_finalizer);
   cluster.start();
   attach_to("node-a");

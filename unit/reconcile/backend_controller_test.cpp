@@ -207,7 +207,7 @@ TEST_F(BackendControllerTest, ItsDriverObeysTheLease) {
 // A finalizer that somebody adds between our look and our write is not lost.
 TEST_F(BackendControllerTest, OthersFinalizersStayWhateverTheMoment) {
   both_nodes_ready();
-  testing::write_before_the_patch(server_, kube::kStorageBackends, "share", testing::add_finalizer);
+  testing::write_before_ours(server_, kube::kStorageBackends, "share", testing::add_finalizer);
   server_.put(share());
   start();
   ASSERT_TRUE(ready());

@@ -56,9 +56,9 @@ std::vector<std::string> expected_kinds(Phase phase) {
     case Phase::kProvision:
       return {"create configmaps", "driver create", "create persistentvolumes", "update configmaps"};
     case Phase::kAttach:
-      return {"patch volumeattachments", "driver attach", "patch volumeattachments/status"};
+      return {"update volumeattachments", "driver attach", "update volumeattachments/status"};
     case Phase::kDetach:
-      return {"driver detach", "patch volumeattachments"};
+      return {"driver detach", "update volumeattachments"};
     case Phase::kDelete:
       return {"driver remove", "delete persistentvolumes", "patch persistentvolumes"};
   }

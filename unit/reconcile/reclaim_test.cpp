@@ -216,7 +216,7 @@ TEST(Reclaim, AStaticVolumeIsProtectedWhileItIsBound) {
 TEST(Reclaim, OthersFinalizersStayWhateverTheMoment) {
   Cluster cluster;
   cluster.driver->put({.id = "static-1", .capacity_bytes = 1 << 30});
-  testing::write_before_the_patch(cluster.api, kube::kPersistentVolumes, "pv-1", testing::add_finalizer);
+  testing::write_before_ours(cluster.api, kube::kPersistentVolumes, "pv-1", testing::add_finalizer);
   cluster.api.put(a_volume("pv-1").of_driver(kFake).handle("fast/static-1").bound());
   cluster.start();
   EXPECT_TRUE(cluster.wait([&] {
