@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -91,6 +92,8 @@ class Informer final : public ReflectorSink {
   std::vector<Object> list() const;
   std::vector<Object> by_index(const std::string& index, const std::string& value) const;
   size_t size() const;
+  // Until every change up to this resourceVersion is in the copy; false when that takes longer than this.
+  bool wait_for(uint64_t version, std::chrono::milliseconds at_most, const std::stop_token& stop) const;
   // Puts the answer of our own write into the copy at once, unless the copy is already newer. Handlers run,
   // on this thread: never call it from a handler.
   void observe(const base::Json& object);
@@ -131,7 +134,10 @@ class Informer final : public ReflectorSink {
   mutable std::condition_variable_any synced_changed_;
   Entries entries_;
   std::map<std::string, Index> indexes_;
+  void advance(uint64_t position);  // with mutex_ held
   uint64_t position_ = 0;  // every change up to here is in the copy; 0 when unknown
+  mutable int waiting_ = 0;  // in wait_for()
+  mutable std::condition_variable_any position_changed_;
   uint32_t generation_ = 0;
   bool listing_ = false;
   bool synced_ = false;

@@ -102,7 +102,24 @@ void Informer<T>::begin_relist() {
 template <typename T>
 void Informer<T>::position(const std::string& resource_version) {
   std::lock_guard lock(mutex_);
-  if (const uint64_t version = version_number(resource_version); version != 0) position_ = version;
+  if (const uint64_t version = version_number(resource_version); version != 0) advance(version);
+}
+
+template <typename T>
+void Informer<T>::advance(uint64_t position) {
+  position_ = position;
+  if (waiting_ > 0) position_changed_.notify_all();
+}
+
+template <typename T>
+bool Informer<T>::wait_for(uint64_t version, std::chrono::milliseconds at_most,
+                           const std::stop_token& stop) const {
+  std::unique_lock lock(mutex_);
+  ++waiting_;
+  const bool there = position_changed_.wait_for(
+      lock, stop, at_most, [&] { return !listing_ && position_ >= version; });
+  --waiting_;
+  return there;
 }
 
 template <typename T>
@@ -127,7 +144,7 @@ absl::Status Informer<T>::put(const base::Json& object, Source source) {
   if (source == Source::kOwnWrite && found == entries_.end() && version != 0 && version <= position_) {
     return absl::OkStatus();  // deleted since
   }
-  if (source == Source::kWatch && version > position_) position_ = version;
+  if (source == Source::kWatch && version > position_) advance(version);
   if (found != entries_.end()) {
     if (source == Source::kList) found->second.seen = generation_;
     const uint64_t copy = version_number(found->second.object->meta.resource_version);
@@ -159,7 +176,7 @@ void Informer<T>::remove(const base::Json& object) {
   std::lock_guard change(change_mutex_);
   std::unique_lock lock(mutex_);
   const uint64_t version = version_number(meta->resource_version);
-  if (version > position_) position_ = version;
+  if (version > position_) advance(version);
   const auto found = entries_.find(meta->key().to_string());
   if (found == entries_.end()) return;
   // A later object of the same name, put in by our own write, is not the one that was deleted.

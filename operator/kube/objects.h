@@ -45,6 +45,7 @@ struct Claim {  // PersistentVolumeClaim
   std::vector<Interned> access_modes;  // "ReadWriteOnce", ...
   bool block = false;                  // volumeMode Block
   int64_t requested_bytes = 0;         // spec.resources.requests.storage; -1 when it is no quantity
+  int64_t limit_bytes = 0;             // spec.resources.limits.storage; 0 for none
   bool has_selector = false;
   std::unique_ptr<DataSource> data_source;  // dataSourceRef, else dataSource
   Interned attributes_class;                // spec.volumeAttributesClassName

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "base/status.h"
@@ -48,6 +49,7 @@ absl::StatusOr<Claim> parse<Claim>(const base::Json& object) {
   claim.access_modes = detail::interned_list(object, "/spec/accessModes");
   claim.block = base::get_string(object, "/spec/volumeMode") == "Block";
   claim.requested_bytes = detail::quantity(object, "/spec/resources/requests/storage", 0);
+  claim.limit_bytes = std::max<int64_t>(0, detail::quantity(object, "/spec/resources/limits/storage", 0));
   const base::Json* selector = base::find(object, "/spec/selector");
   claim.has_selector = selector != nullptr && !selector->is_null();
   claim.data_source = parse_data_source(object);

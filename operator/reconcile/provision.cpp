@@ -35,6 +35,7 @@ Provisioner::Id Provisioner::Id::of(const kube::Claim& claim) {
 Provisioner::Provisioner(World& world, ProvisionOptions options)
     : world_(world),
       options_(options),
+      live_claims_(world),
       lanes_(
           "provision", options.threads_per_backend, [this](const std::string& key) { return lane_of(key); },
           [this](const base::Context& context, const std::string& key) { return reconcile(context, key); }),

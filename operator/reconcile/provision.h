@@ -11,6 +11,7 @@
 
 #include "operator/engine/intent_record.h"
 #include "operator/reconcile/lanes.h"
+#include "operator/reconcile/live_claims.h"
 #include "operator/reconcile/provision_decision.h"
 #include "operator/reconcile/provision_volume_object.h"
 #include "operator/reconcile/world.h"
@@ -109,7 +110,7 @@ class Provisioner {
   absl::Status check_namespace(const engine::Backend& backend, const std::string& name_space) const;
   kube::Outcome record_intent(const base::Context& context, const WorkPtr& work, const kube::Claim& claim,
                               const engine::Backend& backend);
-  absl::Status read_secrets(const base::Context& context, Work& work) const;
+  absl::Status read_secrets(const base::Context& context, Work& work);
   // Makes the request of a create that an earlier process began. FAILED_PRECONDITION when its class is gone.
   absl::Status restore_request(Work& work, const drivers::Kind& kind) const;
 
@@ -165,6 +166,7 @@ class Provisioner {
 
   World& world_;
   const ProvisionOptions options_;
+  LiveClaims live_claims_;
   mutable std::mutex mutex_;
   std::map<std::string, WorkPtr> works_;               // by claim uid
   std::map<std::string, std::string> waiting_;         // key -> backend whose change may help

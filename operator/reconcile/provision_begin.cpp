@@ -2,7 +2,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "base/quantity.h"
 #include "base/status.h"
 #include "drivers/driver.h"
 #include "operator/engine/claim_request.h"
@@ -27,7 +26,7 @@ std::vector<std::string> strings(const std::vector<kube::Interned>& list) {
   return result;
 }
 
-engine::ClaimFacts facts_of(const kube::Claim& claim, const base::Json& object) {
+engine::ClaimFacts facts_of(const kube::Claim& claim) {
   engine::ClaimFacts facts;
   facts.uid = claim.meta.uid;
   facts.name_space = claim.meta.name_space.str();
@@ -35,25 +34,14 @@ engine::ClaimFacts facts_of(const kube::Claim& claim, const base::Json& object) 
   facts.access_modes = strings(claim.access_modes);
   facts.block = claim.block;
   facts.requested_bytes = claim.requested_bytes;
-  if (const std::string limit = base::get_string(object, "/spec/resources/limits/storage"); !limit.empty()) {
-    facts.limit_bytes = base::parse_quantity(limit).value_or(0);
-  }
+  facts.limit_bytes = claim.limit_bytes;
   return facts;
 }
 
-drivers::StringMap string_map(const base::Json& object, std::string_view pointer) {
-  drivers::StringMap map;
-  const base::Json* found = base::find(object, pointer);
-  if (found == nullptr || !found->is_object()) return map;
-  for (const auto& [key, value] : found->items()) {
-    if (value.is_string()) map.emplace(key, value.get<std::string>());
-  }
-  return map;
-}
-
-engine::TemplateValues template_values(const kube::Claim& claim, const base::Json& object) {
+engine::TemplateValues template_values(const LiveClaim& live) {
+  const kube::Claim& claim = *live.claim;
   return {engine::volume_name(claim.meta.uid), claim.meta.name_space.str(), claim.meta.name,
-          string_map(object, "/metadata/annotations")};
+          live.annotations};
 }
 
 }  // namespace
@@ -91,15 +79,13 @@ kube::Outcome Provisioner::begin(const base::Context& context, const kube::Claim
 kube::Outcome Provisioner::begin_on(const base::Context& context, const kube::Claim& cached,
                                     const drivers::Kind& kind, const ClassPtr& storage_class,
                                     const engine::ClassParameters& parameters, const BackendPtr& backend) {
-  // Live, as the cache may lag behind a delete (contract 35).
-  absl::StatusOr<base::Json> object =
-      world_.client.get(context, kube::kPersistentVolumeClaims, cached.meta.key());
-  if (absl::IsNotFound(object.status())) return kube::Done{};
-  if (!object.ok()) return kube::Retry{base::annotate(object.status(), "read the claim")};
-  const absl::StatusOr<kube::Claim> claim = kube::parse<kube::Claim>(*object);
-  if (!claim.ok()) return kube::Terminal{claim.status()};
+  const absl::StatusOr<LiveClaim> live =
+      live_claims_.get(context, cached.meta.key(), !parameters.secrets.empty());
+  if (!live.ok()) return kube::Retry{live.status()};
+  const std::shared_ptr<const kube::Claim>& claim = live->claim;
+  if (claim == nullptr) return kube::Done{};
   if (claim->meta.uid != cached.meta.uid) return kube::Done{};
-  const ProvisionFacts facts{&*claim, &kind, storage_class.get(), false, false};
+  const ProvisionFacts facts{claim.get(), &kind, storage_class.get(), false, false};
   // It has changed since: the informer brings it again.
   if (claim->storage_class != cached.storage_class ||
       decide_provision(facts).step != ProvisionStep::kProvision)
@@ -121,7 +107,7 @@ kube::Outcome Provisioner::begin_on(const base::Context& context, const kube::Cl
   work->storage_class = storage_class;
   work->place_matters = place->matters;
   work->begun = context.clock().now();
-  work->record.claim = facts_of(*claim, *object);
+  work->record.claim = facts_of(*claim);
   work->record.class_name = storage_class->meta.name;
   work->record.class_uid = storage_class->meta.uid;
   work->record.node = claim->selected_node;
@@ -132,7 +118,7 @@ kube::Outcome Provisioner::begin_on(const base::Context& context, const kube::Cl
                                    place->requirement, world_.cluster_id, storage_class->meta.name});
   if (!request.ok()) return refuse(*claim, request.status());
   work->request = *std::move(request);
-  auto secrets = resolve_secrets(parameters, template_values(*claim, *object));
+  auto secrets = resolve_secrets(parameters, template_values(*live));
   if (!secrets.ok()) return refuse(*claim, secrets.status());
   work->secrets = *std::move(secrets);
   if (kube::Outcome outcome = record_intent(context, work, *claim, *backend);
@@ -183,17 +169,18 @@ kube::Outcome Provisioner::record_intent(const base::Context& context, const Wor
 }
 
 // Of a create that an earlier process began.
-absl::Status Provisioner::read_secrets(const base::Context& context, Work& work) const {
+absl::Status Provisioner::read_secrets(const base::Context& context, Work& work) {
   COLLAGE_ASSIGN_OR_RETURN(const engine::ClassParameters parameters,
                            engine::parse_class_parameters(work.storage_class->parameters));
   if (parameters.secrets.empty()) {
     work.secrets.emplace();
     return absl::OkStatus();
   }
-  COLLAGE_ASSIGN_OR_RETURN(const base::Json object, world_.client.get(context, kube::kPersistentVolumeClaims,
-                                                                      {work.id.name_space, work.id.name}));
-  COLLAGE_ASSIGN_OR_RETURN(const kube::Claim claim, kube::parse<kube::Claim>(object));
-  COLLAGE_ASSIGN_OR_RETURN(work.secrets, resolve_secrets(parameters, template_values(claim, object)));
+  COLLAGE_ASSIGN_OR_RETURN(const LiveClaim live,
+                           live_claims_.get(context, {work.id.name_space, work.id.name}, true));
+  if (live.claim == nullptr)
+    return absl::NotFoundError(absl::StrCat("claim ", work.id.name_space, "/", work.id.name, " is gone"));
+  COLLAGE_ASSIGN_OR_RETURN(work.secrets, resolve_secrets(parameters, template_values(live)));
   return absl::OkStatus();
 }
 

@@ -113,6 +113,7 @@ kube::Outcome VolumeSurvey::run(const base::Context& context, const std::string&
     return kube::RequeueAfter{spread(options_.every)};
   if (backend->intents != nullptr && !backend->intents->loaded()) return kube::RequeueAfter{options_.after};
   std::set<std::string> known = handles(name);
+  const std::set<std::string> attached = attached_now(name);
   const auto volumes = list_all(context.with_timeout(options_.timeout), *backend->driver);
   if (!volumes.ok()) {
     base::log::warning(context, "volumes cannot be counted at the storage",
@@ -132,7 +133,7 @@ kube::Outcome VolumeSurvey::run(const base::Context& context, const std::string&
     changed = fresh || entry->second != now;
     entry->second = now;
   }
-  check_attachments(name, *volumes);
+  check_attachments(name, attached, *volumes);
   if (changed) changed_(name);
   if (asks_itself) return kube::RequeueAfter{spread(options_.every)};
   // What a person removes shall not be counted for ever.
@@ -140,7 +141,19 @@ kube::Outcome VolumeSurvey::run(const base::Context& context, const std::string&
   return kube::Done{};
 }
 
-void VolumeSurvey::check_attachments(const std::string& backend,
+// The UIDs of the attachments that say so.
+std::set<std::string> VolumeSurvey::attached_now(const std::string& backend) const {
+  std::set<std::string> uids;
+  for (const auto& volume : world_.volumes.by_index(World::kByBackend, backend)) {
+    for (const auto& attachment : world_.attachments.by_index(World::kByVolume, volume->meta.name)) {
+      if (attachment->attached) uids.insert(attachment->meta.uid);
+    }
+  }
+  return uids;
+}
+
+// `attached`: before the list was read. One that was attached meanwhile may be missing from it.
+void VolumeSurvey::check_attachments(const std::string& backend, const std::set<std::string>& attached,
                                      const std::vector<drivers::Volume>& volumes) {
   std::map<std::string, std::string> holders;  // handle -> node id
   for (const drivers::Volume& volume : volumes)
@@ -151,7 +164,7 @@ void VolumeSurvey::check_attachments(const std::string& backend,
     if (kind == nullptr || !kind->info.tells_holders || holder == holders.end()) continue;
     for (const auto& attachment : world_.attachments.by_index(World::kByVolume, volume->meta.name)) {
       if (!attachment->attached || attachment->meta.deleting || attachment->node_id.empty() ||
-          attachment->node_id == holder->second)
+          attachment->node_id == holder->second || !attached.contains(attachment->meta.uid))
         continue;
       if (lost_) lost_(attachment->meta.name);
     }

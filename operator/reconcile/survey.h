@@ -58,7 +58,9 @@ class VolumeSurvey {
  private:
   kube::Outcome run(const base::Context& context, const std::string& name);
   std::set<std::string> handles(const std::string& backend) const;
-  void check_attachments(const std::string& backend, const std::vector<drivers::Volume>& volumes);
+  std::set<std::string> attached_now(const std::string& backend) const;
+  void check_attachments(const std::string& backend, const std::set<std::string>& attached,
+                         const std::vector<drivers::Volume>& volumes);
 
   World& world_;
   const SurveyOptions options_;

@@ -623,6 +623,18 @@ TEST_F(BackendControllerTest, AttachmentsThatTheStorageKnowsNothingOfAreTold) {
     server_.put(
         testing::an_attachment(name).of_driver("fake.collage.storage").with_node_id("id-a").attached());
   }
+  // What is attached while the storage is being listed may be missing from the list.
+  driver_->put({.id = "vol-late", .name = "late", .capacity_bytes = 1});
+  server_.put(testing::a_volume("late").of_driver("fake.collage.storage").handle("share/vol-late").bound());
+  server_.put(testing::an_attachment("late").of_driver("fake.collage.storage").with_node_id("id-a"));
+  driver_->after([this](const base::Context&, drivers::Verb verb, const std::string&) {
+    if (verb != drivers::Verb::kList) return absl::OkStatus();
+    server_.update(kube::kVolumeAttachments, "csi-late-node-a",
+                   [](Json& object) { object["status"]["attached"] = true; });
+    EXPECT_TRUE(
+        server_.wait_until([this] { return world_->attachments.get("csi-late-node-a")->attached; }));
+    return absl::OkStatus();
+  });
   server_.put(share());
   start();
   const auto told = [&] {
