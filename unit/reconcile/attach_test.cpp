@@ -81,6 +81,20 @@ TEST_F(AttachTest, OthersFinalizersStayWhateverTheMoment) {
   EXPECT_EQ((*cluster.attachment("pv-1"))["metadata"]["finalizers"], Json({"theirs", kFinalizer}));
 }
 
+TEST_F(AttachTest, WhatMovesOnWhileItIsAttachedIsStillSaidToBeAttached) {
+  cluster.driver->after([this](const base::Context&, Verb verb, const std::string&) {
+    if (verb == Verb::kAttach) {
+      cluster.api.update(kube::kVolumeAttachments, "csi-pv-1-node-a",
+                         [](Json& object) { object["metadata"]["annotations"]["theirs"] = "yes"; });
+    }
+    return absl::OkStatus();
+  });
+  cluster.start();
+  attach_to("node-a");
+  EXPECT_EQ(base::get_string(*cluster.attachment("pv-1"), "/metadata/annotations/theirs"), "yes");
+  EXPECT_EQ(cluster.driver->calls(Verb::kAttach), 1);
+}
+
 TEST_F(AttachTest, AMoveIsADetachAndAnAttachAtOnce) {
   cluster.start();
   attach_to("node-a");
