@@ -14,7 +14,7 @@ namespace collage::reconcile {
 namespace {
 
 constexpr std::chrono::milliseconds kBusy{50};
-constexpr std::chrono::milliseconds kReadSpacing{50};  // of live reads of one node
+constexpr std::chrono::milliseconds kReadSpacing{100};  // of live reads of one node
 
 bool tells_of_holders(const kube::Node& before, const kube::Node& after) {
   return before.volumes_in_use != after.volumes_in_use || before.out_of_service != after.out_of_service ||
@@ -171,7 +171,8 @@ kube::Outcome AttachController::attach(const base::Context& context, const std::
   const auto csi_node = world_.csi_nodes.get(attachment->node_name.str());
   const auto backend = world_.backends.get(backend_name);
   const AttachFacts facts{attachment.get(), volume.get(), world_.kind_of_driver(attachment->attacher),
-                          csi_node.get(), backend.get()};
+                          csi_node.get(), backend.get(),
+                          backend == nullptr ? world_.why_not_in_use(backend_name) : ""};
   const absl::StatusOr<AttachPlan> plan = plan_attach(facts);
   if (!plan.ok()) return attach_failed(context, *attachment, plan.status());
 

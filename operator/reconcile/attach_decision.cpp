@@ -52,7 +52,7 @@ absl::StatusOr<AttachPlan> plan_attach(const AttachFacts& facts) {
   if (facts.backend == nullptr) {
     return absl::UnavailableError(absl::StrCat("volume ", volume.handle, " is on StorageBackend \"",
                                                plan.handle.backend,
-                                               "\", which is not in use: create it again"));
+                                               "\", which is not in use: ", facts.why_not_in_use));
   }
   if (facts.kind == nullptr || facts.backend->spec.kind != facts.kind->info.kind ||
       facts.backend->driver->attacher() == nullptr) {

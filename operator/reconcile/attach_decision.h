@@ -19,6 +19,7 @@ struct AttachFacts {
   const drivers::Kind* kind = nullptr;       // of the attacher
   const kube::CsiNode* csi_node = nullptr;   // of the node, nullptr: not there
   const engine::Backend* backend = nullptr;  // of the volume, nullptr: not in use
+  std::string why_not_in_use;                // the reason or the remedy, then
 };
 
 struct AttachPlan {

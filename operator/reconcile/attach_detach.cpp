@@ -66,7 +66,7 @@ absl::StatusOr<std::optional<AttachController::Detachment>> AttachController::fi
   if (backend == nullptr || drivers::csi_driver_name(backend->spec.kind) != attachment.attacher.str()) {
     return absl::UnavailableError(absl::StrCat("volume ", volume->handle,
                                                " cannot be detached: its StorageBackend \"", parsed.backend,
-                                               "\" is not in use: create it again"));
+                                               "\" is not in use: ", world_.why_not_in_use(parsed.backend)));
   }
   COLLAGE_RETURN_IF_ERROR(check_system(parsed.backend, *backend, *volume));
   return Detachment{volume->handle, std::move(backend), parsed.id};

@@ -117,6 +117,20 @@ bool World::being_set_up(const std::string& backend) const {
   return object != nullptr && why_not_ready(*object).empty();
 }
 
+std::string World::why_not_in_use(const std::string& backend) const {
+  const auto object = backend_objects.get(backend);
+  if (object == nullptr) return "create it again";
+  const std::string why = why_not_ready(*object);
+  return why.empty() ? "it was not looked at yet" : why;
+}
+
+void World::on_refused_backend(std::function<void(const std::string& backend)> told) {
+  backend_objects.add_handler([told = std::move(told)](const auto& before, const auto& after) {
+    const bool said = before != nullptr && !why_not_ready(*before).empty();
+    if (after != nullptr && !said && !why_not_ready(*after).empty()) told(after->meta.name);
+  });
+}
+
 std::string why_not_ready(const kube::BackendObject& backend) {
   const base::Json* const conditions = base::find(*backend.json, "/status/conditions");
   if (conditions == nullptr || !conditions->is_array()) return "";

@@ -49,11 +49,13 @@ struct Controllers {
         provisioner(world),
         reclaimer(world),
         attacher(world, &nodes) {
-    backends.on_usable([this](const std::string& backend) {
+    const auto changed = [this](const std::string& backend) {
       provisioner.backend_changed(backend);
       reclaimer.backend_changed(backend);
       attacher.backend_changed(backend);
-    });
+    };
+    backends.on_usable(changed);
+    world.on_refused_backend(changed);
     backends.on_lost_attachment([this](const std::string& attachment) { attacher.attach_again(attachment); });
   }
 

@@ -145,6 +145,22 @@ TEST_F(AttachTest, ABackendThatIsBeingSetUpIsWaitedForInSilence) {
   EXPECT_EQ(cluster.api.writes("volumeattachments"), 2);  // no error had to be taken back
 }
 
+// Who waits in silence is not left in the dark when nothing comes of it.
+TEST_F(AttachTest, ABackendThatTurnsOutUnusableIsToldAtOnce) {
+  cluster.api.put(testing::a_backend("fast").kind("fake", Json::object()));
+  cluster.api.put(testing::a_volume("other").of_driver(kFake).handle("unknown/vol-other").bound());
+  cluster.start();
+  cluster.drop_backend();
+  cluster.api.put(attachment("node-a"));
+  cluster.api.put(attachment("node-a", "other"));
+  ASSERT_TRUE(cluster.wait(
+      [&] { return base::get_string(*cluster.attachment("other"), "/status/attachError/message") != ""; }));
+  EXPECT_EQ(attach_error("node-a"), "");
+  cluster.api.put(testing::a_backend("fast").kind("fake", Json::object()).condition(
+      "Ready", false, "Unreachable", "no answer"));
+  EXPECT_TRUE(wait_error("node-a", "/status/attachError/message", "no answer"));
+}
+
 TEST_F(AttachTest, AVolumeThatIsGoingIsNotAttached) {
   cluster.api.put(cluster.volume("pv-1").bound().deleting());
   cluster.start();

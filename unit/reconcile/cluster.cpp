@@ -94,13 +94,15 @@ Cluster::Operator::Operator(Cluster& cluster)
   world.cluster_uid = "uid-of-cluster-1";
   if (cluster.options.through_nodes) nodes.emplace(world);
   if (cluster.options.tells_mounts) health.emplace(world);
-  if (!cluster.options.keeps_backends) return;
-  backends.emplace(world, cluster.node_answers, intent_store);
-  backends->on_usable([this](const std::string& backend) {
+  const auto changed = [this](const std::string& backend) {
     provisioner.backend_changed(backend);
     reclaimer.backend_changed(backend);
     attacher.backend_changed(backend);
-  });
+  };
+  world.on_refused_backend(changed);
+  if (!cluster.options.keeps_backends) return;
+  backends.emplace(world, cluster.node_answers, intent_store);
+  backends->on_usable(changed);
 }
 
 Cluster::Operator::~Operator() {

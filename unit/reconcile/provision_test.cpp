@@ -222,6 +222,19 @@ TEST(Provision, ABackendThatBecomesReadyServesItsWaitingClaimsAtOnce) {
   EXPECT_TRUE(cluster.wait([&] { return cluster.bound("data"); }));
 }
 
+TEST(Provision, ABackendThatTurnsOutUnusableIsToldAtOnce) {
+  Cluster cluster;
+  cluster.api.put(testing::a_backend("fast").kind("fake", base::Json::object()));
+  cluster.start();
+  cluster.drop_backend();
+  cluster.api.put(cluster.claim("data"));
+  ASSERT_TRUE(cluster.wait([&] { return cluster.op->world.claims.get("default/data") != nullptr; }));
+  EXPECT_THAT(cluster.events("ProvisioningFailed"), IsEmpty());
+  cluster.api.put(testing::a_backend("fast").kind("fake", base::Json::object()).condition(
+      "Ready", false, "Unreachable", "no answer"));
+  EXPECT_TRUE(cluster.wait_event("ProvisioningFailed", "no answer"));
+}
+
 TEST(Provision, ABackendOfAnotherKindIsRefused) {
   Cluster cluster;
   cluster.start();
