@@ -156,4 +156,16 @@ absl::Status validate_create(const DriverInfo& info, const CreateRequest& reques
   return volume_size(info, request).status();
 }
 
+bool is_final(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kCancelled:
+    case absl::StatusCode::kDeadlineExceeded:
+    case absl::StatusCode::kUnavailable:
+    case absl::StatusCode::kAborted:
+      return false;
+    default:
+      return true;
+  }
+}
+
 }  // namespace collage::drivers

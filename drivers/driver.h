@@ -144,6 +144,10 @@ class Driver {
 std::vector<std::string> features(Driver& driver);
 bool supports(const DriverInfo& info, VolumeMode mode);
 bool supports(const DriverInfo& info, AccessMode mode);
+// False for CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE and ABORTED: whatever was asked for may still be
+// running.
+bool is_final(const absl::Status& status);
+
 // The names of CSI: "SINGLE_NODE_WRITER".
 std::string to_string(AccessMode mode);
 std::string to_string(VolumeMode mode);

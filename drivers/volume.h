@@ -4,7 +4,10 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
+
+#include "absl/status/statusor.h"
 
 // The words of storage, as CSI v1 has them. Plain values.
 namespace collage::drivers {
@@ -24,6 +27,10 @@ enum class AccessMode {
   kSingleNodeMultiWriter = 7,
 };
 
+inline bool for_readers(AccessMode mode) {
+  return mode == AccessMode::kSingleNodeReaderOnly || mode == AccessMode::kMultiNodeReaderOnly;
+}
+
 struct VolumeCapability {
   VolumeMode mode = VolumeMode::kFilesystem;
   AccessMode access_mode = AccessMode::kSingleNodeWriter;
@@ -34,6 +41,15 @@ struct VolumeCapability {
 
 // Where something is: label keys and values, e.g. {"local.collage.storage/node": "node-a"}.
 using Topology = StringMap;
+
+// What orchestrators call a volume by: "<backend>/<provider id>".
+struct Handle {
+  std::string backend;
+  std::string id;
+};
+std::string volume_handle(std::string_view backend, std::string_view id);
+// INVALID_ARGUMENT when it has no backend or no id.
+absl::StatusOr<Handle> parse_handle(std::string_view handle);
 
 // Tags that every volume carries where the provider has tags.
 inline constexpr char kTagCluster[] = "collage/cluster";

@@ -13,10 +13,6 @@ drivers::StringMap to_map(const google::protobuf::Map<std::string, std::string>&
   return {map.begin(), map.end()};
 }
 
-bool for_readers(AccessMode mode) {
-  return mode == AccessMode::kSingleNodeReaderOnly || mode == AccessMode::kMultiNodeReaderOnly;
-}
-
 absl::StatusOr<drivers::VolumeCapability> required_capability(bool has,
                                                               const ::csi::v1::VolumeCapability& capability) {
   if (!has) return absl::InvalidArgumentError("volume_capability: must be set");
@@ -67,7 +63,7 @@ absl::StatusOr<node::StageRequest> to_stage(const ::csi::v1::NodeStageVolumeRequ
   result.staging_path = request.staging_target_path();
   result.volume_context = to_map(request.volume_context());
   result.publish_context = to_map(request.publish_context());
-  result.read_only = for_readers(result.capability.access_mode);
+  result.read_only = drivers::for_readers(result.capability.access_mode);
   return result;
 }
 
@@ -82,7 +78,7 @@ absl::StatusOr<node::PublishRequest> to_publish(const ::csi::v1::NodePublishVolu
   result.target_path = request.target_path();
   result.volume_context = to_map(request.volume_context());
   result.publish_context = to_map(request.publish_context());
-  result.read_only = request.readonly() || for_readers(result.capability.access_mode);
+  result.read_only = request.readonly() || drivers::for_readers(result.capability.access_mode);
   // Kubelet's, where the CSIDriver has podInfoOnMount.
   const auto info = [&](const char* key) {
     const auto found = result.volume_context.find(absl::StrCat("csi.storage.k8s.io/pod.", key));

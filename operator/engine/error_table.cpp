@@ -2,6 +2,8 @@
 
 #include <cstdlib>
 
+#include "drivers/driver.h"
+
 namespace collage::engine {
 namespace {
 
@@ -53,35 +55,8 @@ ErrorClass of_final(Operation operation, absl::StatusCode code) {
 
 }  // namespace
 
-bool is_final(const absl::Status& status) {
-  switch (status.code()) {
-    case absl::StatusCode::kCancelled:
-    case absl::StatusCode::kDeadlineExceeded:
-    case absl::StatusCode::kUnavailable:
-    case absl::StatusCode::kAborted:
-      return false;
-    case absl::StatusCode::kOk:
-    case absl::StatusCode::kUnknown:
-    case absl::StatusCode::kInvalidArgument:
-    case absl::StatusCode::kNotFound:
-    case absl::StatusCode::kAlreadyExists:
-    case absl::StatusCode::kPermissionDenied:
-    case absl::StatusCode::kResourceExhausted:
-    case absl::StatusCode::kFailedPrecondition:
-    case absl::StatusCode::kOutOfRange:
-    case absl::StatusCode::kUnimplemented:
-    case absl::StatusCode::kInternal:
-    case absl::StatusCode::kDataLoss:
-    case absl::StatusCode::kUnauthenticated:
-      return true;
-    default:
-      break;
-  }
-  return true;  // absl's enumeration is open on purpose; every code that is not named above is final
-}
-
 ErrorClass classify(Operation operation, const absl::Status& status) {
-  if (!is_final(status)) return ErrorClass::kUnderWay;
+  if (!drivers::is_final(status)) return ErrorClass::kUnderWay;
   if (status.ok()) return ErrorClass::kFailed;  // no error: nothing is in progress
   return of_final(operation, status.code());
 }

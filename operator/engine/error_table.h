@@ -15,8 +15,4 @@ enum class ErrorClass {
 };
 ErrorClass classify(Operation operation, const absl::Status& status);
 
-// False for CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE and ABORTED: whatever was asked for may still be
-// running.
-bool is_final(const absl::Status& status);
-
 }  // namespace collage::engine

@@ -25,15 +25,6 @@ std::string volume_name(std::string_view claim_uid);
 // "" when the name is not of that form.
 std::string claim_uid_of(std::string_view volume_name);
 
-// "<backend>/<provider id>".
-std::string volume_handle(std::string_view backend, std::string_view id);
-struct Handle {
-  std::string backend;
-  std::string id;
-};
-// INVALID_ARGUMENT when it has no backend or no id.
-absl::StatusOr<Handle> parse_handle(std::string_view handle);
-
 // "image.collage.storage" -> "external-attacher/image-collage-storage" (contract F: other characters become
 // '-', a trailing '-' gets an 'X').
 std::string attacher_finalizer(std::string_view csi_driver);

@@ -6,7 +6,6 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
-#include "operator/engine/error_table.h"
 #include "operator/engine/fan_out.h"
 
 namespace collage::engine {
@@ -92,7 +91,7 @@ absl::StatusOr<Json> NodeCalls::read_anywhere(const Context& context, drivers::V
     const std::chrono::nanoseconds share = context.remaining() / (tries - i);
     result = run(last ? context : context.with_timeout(share), nodes[i], "", verb, arguments,
                  last ? NodeOperations::kAnySilence : kSilence);
-    if (is_final(result.status())) break;
+    if (drivers::is_final(result.status())) break;
   }
   return result;
 }

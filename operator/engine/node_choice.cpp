@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "operator/engine/error_table.h"
+#include "drivers/driver.h"
 
 namespace collage::engine {
 
@@ -46,7 +46,7 @@ void NodeChoice::ended(const std::string& node, const std::string& volume, const
   if (status.ok()) last_good_ = node;
   if (volume.empty()) return;
   const auto found = busy_.find(volume);
-  if (is_final(status)) {
+  if (drivers::is_final(status)) {
     // Of this node alone: where the call was before, it may still be running.
     if (found == busy_.end()) return;
     found->second.nodes.erase(node);

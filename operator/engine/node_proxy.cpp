@@ -9,7 +9,6 @@
 #include "absl/strings/str_join.h"
 #include "base/status.h"
 #include "drivers/codec.h"
-#include "operator/engine/error_table.h"
 #include "operator/engine/node_calls.h"
 #include "operator/engine/node_operations.h"
 
@@ -139,7 +138,7 @@ absl::StatusOr<drivers::ProbeResult> NodeProxy::probe_first_good(const Context& 
   for (const auto& answer : answers) {
     if (answer.ok()) return probe_result(*answer);
     if (refused || NodeCalls::is_not_asked(answer.status())) continue;
-    refused = is_final(answer.status());
+    refused = drivers::is_final(answer.status());
     status = answer.status();
   }
   return status;
@@ -171,10 +170,10 @@ absl::StatusOr<drivers::ProbeResult> NodeProxy::probe(const Context& context, co
     // Only a node that may miss nothing but the mark is let try; one that refuses has put none.
     if (absl::IsFailedPrecondition(status)) {
       auto result = probe_first_good(context, {nodes[i]}, options);
-      if (result.ok() || !is_final(result.status())) return result;
+      if (result.ok() || !drivers::is_final(result.status())) return result;
       status = result.status();
     }
-    if (!refusal && is_final(status)) refusal = status;
+    if (!refusal && drivers::is_final(status)) refusal = status;
   }
   return refusal.value_or(answers.front().status());
 }

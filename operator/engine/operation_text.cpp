@@ -25,7 +25,8 @@ absl::StatusOr<Json> unpacked(std::string_view text) {
   if (!text.starts_with(kPacked)) return base::parse_json(text);
   text.remove_prefix(kPacked.size());
   std::string bytes;
-  if (!absl::Base64Unescape({text.data(), text.size()}, &bytes)) return absl::InvalidArgumentError("not base64");
+  if (!absl::Base64Unescape({text.data(), text.size()}, &bytes))
+    return absl::InvalidArgumentError("not base64");
   const absl::StatusOr<std::string> array = base::decompress(bytes, kMaxUnpacked);
   return array.ok() ? base::parse_json(*array) : array.status();
 }

@@ -151,8 +151,7 @@ class HttpKubeClient final : public Client {
     std::string path = object_path(resource, key);
     if (!subresource.empty()) path += "/" + subresource;
     path += query({{"fieldManager", std::string(kFieldManager)}});
-    return send(context,
-                make_write("update", "PUT", resource, key.to_string(), std::move(path), object));
+    return send(context, make_write("update", "PUT", resource, key.to_string(), std::move(path), object));
   }
 
   absl::StatusOr<Json> patch(const base::Context& context, const Resource& resource, const Key& key,

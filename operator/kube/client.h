@@ -80,8 +80,8 @@ class Client {
                              const std::function<absl::Status(const WatchEvent&)>& on_event) = 0;
   virtual absl::StatusOr<base::Json> create(const base::Context& context, const Resource& resource,
                                             const std::string& name_space, const base::Json& object) = 0;
-  // ABORTED when the object has another resourceVersion by now. Without managedFields these stay. subresource:
-  // "status" or "".
+  // ABORTED when the object has another resourceVersion by now. Without managedFields these stay.
+  // subresource: "status" or "".
   virtual absl::StatusOr<base::Json> replace(const base::Context& context, const Resource& resource,
                                              const Key& key, const base::Json& object,
                                              const std::string& subresource) = 0;

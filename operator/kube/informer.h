@@ -135,8 +135,8 @@ class Informer final : public ReflectorSink {
   Entries entries_;
   std::map<std::string, Index> indexes_;
   void advance(uint64_t position);  // with mutex_ held
-  uint64_t position_ = 0;  // every change up to here is in the copy; 0 when unknown
-  mutable int waiting_ = 0;  // in wait_for()
+  uint64_t position_ = 0;           // every change up to here is in the copy; 0 when unknown
+  mutable int waiting_ = 0;         // in wait_for()
   mutable std::condition_variable_any position_changed_;
   uint32_t generation_ = 0;
   bool listing_ = false;

@@ -116,8 +116,8 @@ bool Informer<T>::wait_for(uint64_t version, std::chrono::milliseconds at_most,
                            const std::stop_token& stop) const {
   std::unique_lock lock(mutex_);
   ++waiting_;
-  const bool there = position_changed_.wait_for(
-      lock, stop, at_most, [&] { return !listing_ && position_ >= version; });
+  const bool there =
+      position_changed_.wait_for(lock, stop, at_most, [&] { return !listing_ && position_ >= version; });
   --waiting_;
   return there;
 }

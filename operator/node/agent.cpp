@@ -26,12 +26,10 @@ absl::Status check_path(const std::string& field, const std::string& path) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<Handle> parse_handle(const std::string& handle) {
-  const size_t slash = handle.find('/');
-  if (slash == 0 || slash == std::string::npos || slash + 1 == handle.size()) {
-    return absl::InvalidArgumentError(absl::StrCat("volume_id: \"", handle, "\" must be <backend>/<id>"));
-  }
-  return Handle{handle.substr(0, slash), handle.substr(slash + 1)};
+absl::StatusOr<drivers::Handle> handle_of(const std::string& volume_id) {
+  absl::StatusOr<drivers::Handle> handle = drivers::parse_handle(volume_id);
+  if (!handle.ok()) return base::annotate(handle.status(), "volume_id");
+  return handle;
 }
 
 namespace {

@@ -157,10 +157,8 @@ class AgentImpl : public Agent {
 // Absolute, without ".", ".." or "//": a path that may be mounted on. INVALID_ARGUMENT naming the field.
 absl::Status check_path(const std::string& field, const std::string& path);
 
-struct Handle {
-  std::string backend, id;
-};
-absl::StatusOr<Handle> parse_handle(const std::string& handle);
+// Of a request: INVALID_ARGUMENT names the field.
+absl::StatusOr<drivers::Handle> handle_of(const std::string& volume_id);
 
 // How the device must be attached so that the volume can be used as the record says.
 mount::Writing attach_writing(const VolumeRecord& record);

@@ -190,7 +190,7 @@ void AgentImpl::look_after(const Context& context, VolumeRecord record, const mo
 // Whether the volume is still this node's to mount: asked of the storage, since the journal is as old as the
 // last step. Nothing is mounted on a doubt.
 absl::Status AgentImpl::check_still_here(const Context& context, const VolumeRecord& record) {
-  COLLAGE_ASSIGN_OR_RETURN(const Handle handle, parse_handle(record.handle));
+  COLLAGE_ASSIGN_OR_RETURN(const drivers::Handle handle, drivers::parse_handle(record.handle));
   const std::optional<BackendTable::Backend> backend = backends_.find(handle.backend);
   if (!backend.has_value()) {
     return absl::FailedPreconditionError(

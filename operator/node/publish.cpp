@@ -28,10 +28,6 @@ bool several_targets(AccessMode mode) {
   return false;
 }
 
-bool for_readers(AccessMode mode) {
-  return mode == AccessMode::kSingleNodeReaderOnly || mode == AccessMode::kMultiNodeReaderOnly;
-}
-
 absl::Status not_staged(const std::string& handle, const std::string& path) {
   return absl::FailedPreconditionError(absl::StrCat("volume ", handle, " is not staged at ", path));
 }
@@ -129,7 +125,7 @@ absl::Status AgentImpl::check_targets(const PublishRequest& request, const Volum
 }
 
 absl::Status AgentImpl::publish(const Context& context, const PublishRequest& request) {
-  COLLAGE_RETURN_IF_ERROR(parse_handle(request.handle).status());
+  COLLAGE_RETURN_IF_ERROR(handle_of(request.handle).status());
   COLLAGE_RETURN_IF_ERROR(check_path("target_path", request.target_path));
   if (request.staging_path.empty())
     return absl::FailedPreconditionError("staging_target_path: must be set: a volume is staged first");
@@ -144,7 +140,8 @@ absl::Status AgentImpl::publish(const Context& context, const PublishRequest& re
                                                       drivers::to_string(record.mode), ", not as ",
                                                       drivers::to_string(request.capability.mode)));
   }
-  const bool read_only = request.read_only || record.read_only || for_readers(request.capability.access_mode);
+  const bool read_only =
+      request.read_only || record.read_only || drivers::for_readers(request.capability.access_mode);
   bool done = false;
   COLLAGE_RETURN_IF_ERROR(check_targets(request, record, target, read_only, table, done));
   if (done) return absl::OkStatus();

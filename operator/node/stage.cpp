@@ -19,23 +19,6 @@ namespace {
 // PersistentVolume.
 constexpr char kSystemId[] = "collage.storage/system-id";
 
-bool for_readers(AccessMode mode) {
-  return mode == AccessMode::kSingleNodeReaderOnly || mode == AccessMode::kMultiNodeReaderOnly;
-}
-
-// The answer says for certain that nothing is going on any more.
-bool is_final(const absl::Status& status) {
-  switch (status.code()) {
-    case absl::StatusCode::kCancelled:
-    case absl::StatusCode::kDeadlineExceeded:
-    case absl::StatusCode::kUnavailable:
-    case absl::StatusCode::kAborted:
-      return false;
-    default:
-      return true;
-  }
-}
-
 std::string staged_as(const VolumeRecord& record) {
   if (record.mode == VolumeMode::kBlock) return record.read_only ? "read-only raw block" : "raw block";
   return absl::StrCat(record.fs_type, record.read_only ? ", read-only" : "",
@@ -73,7 +56,7 @@ mount::Writing attach_writing(const VolumeRecord& record) {
 
 absl::StatusOr<VolumeRecord> AgentImpl::plan_stage(const StageRequest& request,
                                                    const std::string& staging_path) {
-  COLLAGE_ASSIGN_OR_RETURN(const Handle handle, parse_handle(request.handle));
+  COLLAGE_ASSIGN_OR_RETURN(const drivers::Handle handle, handle_of(request.handle));
   const std::optional<BackendTable::Backend> backend = backends_.find(handle.backend);
   if (!backend.has_value()) {
     return absl::FailedPreconditionError(
@@ -95,7 +78,7 @@ absl::StatusOr<VolumeRecord> AgentImpl::plan_stage(const StageRequest& request,
   record.staging_path = staging_path;
   record.mode = request.capability.mode;
   record.access_mode = request.capability.access_mode;
-  record.read_only = request.read_only || for_readers(record.access_mode);
+  record.read_only = request.read_only || drivers::for_readers(record.access_mode);
   if (record.mode == VolumeMode::kFilesystem) {
     record.fs_type = request.capability.fs_type;
     if (record.fs_type.empty() && !info.fs_types.empty()) record.fs_type = info.fs_types.front();
@@ -120,7 +103,7 @@ absl::Status AgentImpl::check_staged(const StageRequest& request, const VolumeRe
   if (record.state != StageState::kStaged) return absl::OkStatus();
   VolumeRecord wanted = record;
   wanted.mode = request.capability.mode;
-  wanted.read_only = request.read_only || for_readers(request.capability.access_mode);
+  wanted.read_only = request.read_only || drivers::for_readers(request.capability.access_mode);
   if (wanted.mode == VolumeMode::kFilesystem) {
     if (!request.capability.fs_type.empty()) wanted.fs_type = request.capability.fs_type;
     COLLAGE_ASSIGN_OR_RETURN(wanted.options,
@@ -135,7 +118,7 @@ absl::Status AgentImpl::check_staged(const StageRequest& request, const VolumeRe
 }
 
 absl::Status AgentImpl::stage(const Context& context, const StageRequest& request) {
-  COLLAGE_RETURN_IF_ERROR(parse_handle(request.handle).status());
+  COLLAGE_RETURN_IF_ERROR(handle_of(request.handle).status());
   COLLAGE_RETURN_IF_ERROR(check_path("staging_target_path", request.staging_path));
   const std::string staging_path = mount::canonical_mount_point(request.staging_path);
   COLLAGE_ASSIGN_OR_RETURN(const VolumeLocks::Hold hold, begin(context, request.handle));
@@ -178,7 +161,7 @@ absl::Status AgentImpl::do_stage(const Context& context, VolumeRecord record, bo
                              record.staging_path);
   }
   if (!status.ok()) {
-    if (fresh && is_final(status)) {
+    if (fresh && drivers::is_final(status)) {
       const absl::Status undone = roll_back(context, record);
       if (!undone.ok())
         base::log::warning(context, "a failed stage is not undone yet",

@@ -122,7 +122,7 @@ std::string AttachController::lane_of(const std::string& name) const {
   if (attachment == nullptr) return "";
   const auto volume = world_.volumes.get(attachment->volume_name);
   if (volume == nullptr) return "";
-  const auto handle = engine::parse_handle(volume->handle);
+  const auto handle = drivers::parse_handle(volume->handle);
   return handle.ok() ? handle->backend : "";
 }
 
@@ -170,9 +170,9 @@ kube::Outcome AttachController::attach(const base::Context& context, const std::
   const auto volume = world_.volumes.get(attachment->volume_name);
   const auto csi_node = world_.csi_nodes.get(attachment->node_name.str());
   const auto backend = world_.backends.get(backend_name);
-  const AttachFacts facts{attachment.get(), volume.get(), world_.kind_of_driver(attachment->attacher),
-                          csi_node.get(), backend.get(),
-                          backend == nullptr ? world_.why_not_in_use(backend_name) : ""};
+  const AttachFacts facts{
+      attachment.get(), volume.get(),  world_.kind_of_driver(attachment->attacher),
+      csi_node.get(),   backend.get(), backend == nullptr ? world_.why_not_in_use(backend_name) : ""};
   const absl::StatusOr<AttachPlan> plan = plan_attach(facts);
   if (!plan.ok()) return attach_failed(context, *attachment, plan.status());
 
@@ -204,7 +204,8 @@ kube::Outcome AttachController::attach_held(const base::Context& context, const 
         published.status(), absl::StrCat("attach ", volume.handle, " to ", attachment.node_name.str()));
     return attach_failed(context, attachment, with_waiting_detach(attachment, why));
   }
-  if (absl::Status status = say_attached(context, world_, attachment.meta.name, *std::move(whole), *published);
+  if (absl::Status status =
+          say_attached(context, world_, attachment.meta.name, *std::move(whole), *published);
       !status.ok())
     return kube::Retry{status};
   base::log::info(context, "volume attached",
@@ -215,8 +216,9 @@ kube::Outcome AttachController::attach_held(const base::Context& context, const 
 // Our finalizers, before anything is attached: on the volume (there from its creation, if we made it), and on
 // the attachment together with the node's id, which a detach may need when nothing else knows it any more
 // (contract 48). Answers the attachment, or null where the cache does not have it whole.
-absl::StatusOr<base::Json> AttachController::protect(const base::Context& context, const kube::Attachment& attachment,
-                                       const kube::Volume& volume, const AttachPlan& plan) {
+absl::StatusOr<base::Json> AttachController::protect(const base::Context& context,
+                                                     const kube::Attachment& attachment,
+                                                     const kube::Volume& volume, const AttachPlan& plan) {
   const std::string finalizer = engine::attacher_finalizer(attachment.attacher.str());
   if (!volume.meta.has_finalizer(finalizer)) {
     const base::Json patch = {{"metadata",

@@ -48,7 +48,7 @@ absl::StatusOr<AttachPlan> plan_attach(const AttachFacts& facts) {
                                                    volume.driver.str(), ", not ", attachment.attacher.str()));
   }
   AttachPlan plan;
-  COLLAGE_ASSIGN_OR_RETURN(plan.handle, engine::parse_handle(volume.handle));
+  COLLAGE_ASSIGN_OR_RETURN(plan.handle, drivers::parse_handle(volume.handle));
   if (facts.backend == nullptr) {
     return absl::UnavailableError(absl::StrCat("volume ", volume.handle, " is on StorageBackend \"",
                                                plan.handle.backend,

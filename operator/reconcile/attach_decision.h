@@ -23,7 +23,7 @@ struct AttachFacts {
 };
 
 struct AttachPlan {
-  engine::Handle handle;
+  drivers::Handle handle;
   std::string node_id;
   drivers::VolumeCapability capability;
   bool read_only = false;

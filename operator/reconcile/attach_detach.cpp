@@ -61,7 +61,7 @@ absl::StatusOr<std::optional<AttachController::Detachment>> AttachController::fi
     volume = std::make_shared<const kube::Volume>(std::move(live));
   }
   if (volume == nullptr) return std::nullopt;  // an inline volume: never attached by us
-  COLLAGE_ASSIGN_OR_RETURN(const engine::Handle parsed, engine::parse_handle(volume->handle));
+  COLLAGE_ASSIGN_OR_RETURN(const drivers::Handle parsed, drivers::parse_handle(volume->handle));
   auto backend = world_.backends.get(parsed.backend);
   if (backend == nullptr || drivers::csi_driver_name(backend->spec.kind) != attachment.attacher.str()) {
     return absl::UnavailableError(absl::StrCat("volume ", volume->handle,
@@ -102,7 +102,7 @@ absl::StatusOr<std::optional<AttachController::Detachment>> AttachController::fi
       return base::annotate(found.status(), absl::StrCat("look for volume ", attachment.volume_name, " on ",
                                                          backend->spec.name));
     if (found->has_value())
-      return Detachment{engine::volume_handle(backend->spec.name, (*found)->id), backend, (*found)->id};
+      return Detachment{drivers::volume_handle(backend->spec.name, (*found)->id), backend, (*found)->id};
   }
   return std::nullopt;
 }

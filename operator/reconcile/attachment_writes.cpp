@@ -21,8 +21,7 @@ absl::StatusOr<Json> observed(World& world, absl::StatusOr<Json> answer) {
 absl::StatusOr<Json> update(const base::Context& context, World& world, const Json& whole,
                             const std::string& subresource) {
   const kube::Key key{"", base::get_string(whole, "/metadata/name")};
-  return observed(world,
-                  world.client.replace(context, kube::kVolumeAttachments, key, whole, subresource));
+  return observed(world, world.client.replace(context, kube::kVolumeAttachments, key, whole, subresource));
 }
 
 absl::StatusOr<Json> patch(const base::Context& context, World& world, const std::string& name,

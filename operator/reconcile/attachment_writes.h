@@ -9,9 +9,9 @@
 #include "drivers/volume.h"
 #include "operator/reconcile/world.h"
 
-// What the operator writes to a VolumeAttachment. It is small, and hardly anybody else writes to it: where the
-// cache has the whole of it, the whole is sent back (an update costs the API server little more than half of a
-// patch), and where it has moved on meanwhile, a patch. Each answer goes into the cache.
+// What the operator writes to a VolumeAttachment. It is small, and hardly anybody else writes to it: where
+// the cache has the whole of it, the whole is sent back (an update costs the API server little more than half
+// of a patch), and where it has moved on meanwhile, a patch. Each answer goes into the cache.
 namespace collage::reconcile {
 
 // The object as the cache has it, null where that is no longer whole.

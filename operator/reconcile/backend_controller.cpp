@@ -99,7 +99,7 @@ void BackendController::add_handlers() {
   });
   world_.volumes.add_handler([this](const auto& before, const auto& after) {
     if (before && after && before->phase == after->phase) return;
-    auto handle = engine::parse_handle((after ? after : before)->handle);
+    auto handle = drivers::parse_handle((after ? after : before)->handle);
     if (!handle.ok()) return;
     auto object = world_.backend_objects.get(handle->backend);
     if (!object) return;
@@ -115,7 +115,7 @@ void BackendController::add_handlers() {
     if (before && after && before->attached == after->attached) return;
     auto volume = world_.volumes.get((after ? after : before)->volume_name);
     if (!volume) return;
-    auto handle = engine::parse_handle(volume->handle);
+    auto handle = drivers::parse_handle(volume->handle);
     if (handle.ok() && world_.backend_objects.get(handle->backend)) enqueue_later(handle->backend);
   });
 }

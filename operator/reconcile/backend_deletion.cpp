@@ -160,7 +160,7 @@ absl::Status BackendController::may_be_removed(const base::Context& context, con
     return absl::FailedPreconditionError(
         absl::StrCat("it was made on the storage system ", volume.system_id.str()));
   }
-  COLLAGE_ASSIGN_OR_RETURN(const engine::Handle handle, engine::parse_handle(volume.handle));
+  COLLAGE_ASSIGN_OR_RETURN(const drivers::Handle handle, drivers::parse_handle(volume.handle));
   const auto found = memory.driver->inspect(context.with_timeout(kInspectTimeout), handle.id);
   if (absl::IsNotFound(found.status())) return absl::OkStatus();  // only its object is left
   if (!found.ok()) return base::annotate(found.status(), "it cannot be looked at");

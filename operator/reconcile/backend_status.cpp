@@ -20,7 +20,7 @@ int attached_volumes(const World& world, const std::string& backend) {
     if (!attachment->attached) continue;
     auto volume = world.volumes.get(attachment->volume_name);
     if (!volume || !world.kind_of_driver(volume->driver)) continue;
-    auto handle = engine::parse_handle(volume->handle);
+    auto handle = drivers::parse_handle(volume->handle);
     if (handle.ok() && handle->backend == backend) ++count;
   }
   return count;

@@ -139,7 +139,7 @@ kube::Outcome MountHealth::reconcile(const base::Context& context, const std::st
 }
 
 MountHealth::Subject MountHealth::subject_of(const AbnormalMount& mount) const {
-  const auto handle = engine::parse_handle(mount.volume);
+  const auto handle = drivers::parse_handle(mount.volume);
   if (!handle.ok()) return {};
   for (auto& volume : world_.volumes.by_index(World::kByBackend, handle->backend)) {
     if (volume->handle == mount.volume) return {volume, world_.backends.get(handle->backend)};

@@ -115,7 +115,7 @@ void Provisioner::add_handlers() {
   // A PersistentVolume that stood in the way of a claim is gone, or took the last room.
   world_.volumes.add_handler([this](const auto& before, const auto& after) {
     if (!started_ || after != nullptr || world_.kind_of_driver(before->driver) == nullptr) return;
-    if (const auto handle = engine::parse_handle(before->handle); handle.ok())
+    if (const auto handle = drivers::parse_handle(before->handle); handle.ok())
       room_came_free(handle->backend);
     if (before->claim_name.empty()) return;
     const auto claim =
@@ -177,7 +177,7 @@ kube::Outcome Provisioner::reconcile(const base::Context& context, const std::st
       // Made by us with the answer lost, or by an earlier process. Another volume than the one in hand: see
       // publish().
       if (work != nullptr && work->volume.has_value() &&
-          volume->handle != engine::volume_handle(work->backend, work->volume->id)) {
+          volume->handle != drivers::volume_handle(work->backend, work->volume->id)) {
         work->unwanted = true;
         return abandon(context, work);
       }

@@ -37,7 +37,7 @@ kube::Outcome Provisioner::abandon(const base::Context& context, const WorkPtr& 
     const absl::StatusOr<kube::Volume> live = kube::parse<kube::Volume>(*object);
     const std::string handle = live.ok() ? live->handle : "";
     const bool other =
-        work->volume.has_value() && handle != engine::volume_handle(work->backend, work->volume->id);
+        work->volume.has_value() && handle != drivers::volume_handle(work->backend, work->volume->id);
     if (!other) {
       base::log::info(context, "an abandoned create has its PersistentVolume", {{"volume", handle}});
       end(*work);
@@ -77,7 +77,7 @@ kube::Outcome Provisioner::pursue(const base::Context& context, const WorkPtr& w
 
 kube::Outcome Provisioner::remove_volume(const base::Context& context, const WorkPtr& work,
                                          const engine::Backend& backend) {
-  const std::string handle = engine::volume_handle(work->backend, work->volume->id);
+  const std::string handle = drivers::volume_handle(work->backend, work->volume->id);
   if (is_referred_to(work->backend, handle)) {
     base::log::warning(context, "a volume that was to be removed belongs to a PersistentVolume, it stays",
                        {{"volume", handle}});
@@ -126,7 +126,7 @@ absl::Status Provisioner::settle(const base::Context& context, const Work& work,
   if (!found.ok()) return base::annotate(found.status(), absl::StrCat("look for volume ", name));
   if (!found->has_value()) return absl::OkStatus();
   const drivers::Volume& volume = **found;
-  const std::string handle = engine::volume_handle(work.backend, volume.id);
+  const std::string handle = drivers::volume_handle(work.backend, volume.id);
   const auto tag = volume.tags.find(drivers::kTagCluster);
   const bool tagged_ours = tag != volume.tags.end() && tag->second == world_.cluster_id;
   const bool tagged_otherwise = tag != volume.tags.end() && !tagged_ours;

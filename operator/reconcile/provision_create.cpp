@@ -144,7 +144,7 @@ kube::Outcome Provisioner::exists_already(const base::Context& context, const Wo
     return kube::Retry{base::annotate(object.status(), absl::StrCat("read PersistentVolume ", name))};
   const absl::StatusOr<kube::Volume> live = kube::parse<kube::Volume>(*object);
   if (!live.ok()) return kube::Retry{live.status()};
-  const std::string handle = engine::volume_handle(work->backend, work->volume->id);
+  const std::string handle = drivers::volume_handle(work->backend, work->volume->id);
   switch (judge_existing_volume(*live, claim.meta.uid, drivers::csi_driver_name(backend.spec.kind), handle)) {
     case ExistingVolume::kOurs:
       world_.volumes.observe(*object);
@@ -165,7 +165,7 @@ kube::Outcome Provisioner::exists_already(const base::Context& context, const Wo
 
 kube::Outcome Provisioner::succeed(const base::Context& context, const WorkPtr& work,
                                    const kube::Claim& claim) {
-  const std::string handle = engine::volume_handle(work->backend, work->volume->id);
+  const std::string handle = drivers::volume_handle(work->backend, work->volume->id);
   metrics::provision_succeeded(claim.storage_class, context.clock().now() - work->begun);
   base::log::info(context, "volume made", {{"volume", handle}, {"bytes", work->volume->capacity_bytes}});
   event(work->id, kube::EventType::kRoutine, "ProvisioningSucceeded",

@@ -38,7 +38,7 @@ Json node_affinity(const std::vector<drivers::Topology>& accessible) {
 
 Json csi_source(const VolumeObjectInput& input, const std::string& csi_driver) {
   Json csi = {{"driver", csi_driver},
-              {"volumeHandle", engine::volume_handle(input.backend, input.volume.id)}};
+              {"volumeHandle", drivers::volume_handle(input.backend, input.volume.id)}};
   if (!input.claim.block && !input.request.capabilities.empty() &&
       !input.request.capabilities.front().fs_type.empty()) {
     csi["fsType"] = input.request.capabilities.front().fs_type;

@@ -25,7 +25,7 @@ Reclaimer::Reclaimer(World& world, ReclaimOptions options)
           [this](const std::string& name) -> std::string {
             const auto volume = world_.volumes.get(name);
             if (volume == nullptr) return "";
-            const auto handle = engine::parse_handle(volume->handle);
+            const auto handle = drivers::parse_handle(volume->handle);
             return handle.ok() ? handle->backend : "";
           },
           [this](const base::Context& context, const std::string& name) {
@@ -113,7 +113,7 @@ kube::Outcome Reclaimer::delete_volume(const base::Context& context, const kube:
   if (live->meta.uid != cached.meta.uid || decide_reclaim(facts_of(*live)) != ReclaimStep::kDelete)
     return kube::Done{};
 
-  const auto handle = engine::parse_handle(live->handle);
+  const auto handle = drivers::parse_handle(live->handle);
   if (!handle.ok()) return refuse(*live, handle.status());
   const auto backend = world_.backends.get(handle->backend);
   const bool being_set_up = backend == nullptr && world_.backend_objects.get(handle->backend) != nullptr;
@@ -127,7 +127,7 @@ kube::Outcome Reclaimer::delete_volume(const base::Context& context, const kube:
 }
 
 kube::Outcome Reclaimer::remove_at_provider(const base::Context& context, const kube::Volume& volume,
-                                            const engine::Backend& backend, const engine::Handle& handle) {
+                                            const engine::Backend& backend, const drivers::Handle& handle) {
   const auto begun = context.clock().now();
   {
     const VolumeLocks::Hold hold = world_.locks.try_hold(volume.handle);
@@ -221,7 +221,7 @@ kube::Outcome Reclaimer::add_finalizer(const base::Context& context, const kube:
 kube::Outcome Reclaimer::refuse(const kube::Volume& volume, const absl::Status& why) {
   world_.events.event(kube::event_target(volume), kube::EventType::kWarning, kFailed,
                       std::string(why.message()));
-  if (const auto handle = engine::parse_handle(volume.handle); handle.ok()) {
+  if (const auto handle = drivers::parse_handle(volume.handle); handle.ok()) {
     std::lock_guard lock(mutex_);
     waiting_[volume.meta.name] = handle->backend;
   }

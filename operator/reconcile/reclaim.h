@@ -49,7 +49,7 @@ class Reclaimer {
   kube::Outcome reconcile(const base::Context& context, const std::string& name);
   kube::Outcome delete_volume(const base::Context& context, const kube::Volume& cached);
   kube::Outcome remove_at_provider(const base::Context& context, const kube::Volume& volume,
-                                   const engine::Backend& backend, const engine::Handle& handle);
+                                   const engine::Backend& backend, const drivers::Handle& handle);
   kube::Outcome remove_object(const base::Context& context, const kube::Volume& volume);
   kube::Outcome add_finalizer(const base::Context& context, const kube::Volume& volume);
   // going: the object was deleted, only finalizers keep it.

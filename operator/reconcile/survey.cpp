@@ -49,7 +49,7 @@ Orphans find_orphans(const std::vector<drivers::Volume>& volumes, const std::str
   for (const drivers::Volume& volume : volumes) {
     const auto tag = volume.tags.find(drivers::kTagCluster);
     if (tag == volume.tags.end() || tag->second != cluster_id) continue;
-    const std::string handle = engine::volume_handle(backend, volume.id);
+    const std::string handle = drivers::volume_handle(backend, volume.id);
     if (handles.contains(handle) || claim_uids.contains(engine::claim_uid_of(volume.name))) continue;
     found.push_back(handle);
   }
@@ -73,7 +73,7 @@ VolumeSurvey::VolumeSurvey(World& world, SurveyOptions options,
     // took off: that may have stayed behind.
     if (after != nullptr || before == nullptr || world_.kind_of_driver(before->driver) == nullptr) return;
     if (before->phase == "Released" && before->reclaim_policy == "Delete") return;
-    if (const auto handle = engine::parse_handle(before->handle); handle.ok()) soon(handle->backend);
+    if (const auto handle = drivers::parse_handle(before->handle); handle.ok()) soon(handle->backend);
   });
 }
 
@@ -157,7 +157,7 @@ void VolumeSurvey::check_attachments(const std::string& backend, const std::set<
                                      const std::vector<drivers::Volume>& volumes) {
   std::map<std::string, std::string> holders;  // handle -> node id
   for (const drivers::Volume& volume : volumes)
-    holders[engine::volume_handle(backend, volume.id)] = volume.attached_to;
+    holders[drivers::volume_handle(backend, volume.id)] = volume.attached_to;
   for (const auto& volume : world_.volumes.by_index(World::kByBackend, backend)) {
     const drivers::Kind* const kind = world_.kind_of_driver(volume->driver);
     const auto holder = holders.find(volume->handle);

@@ -15,7 +15,7 @@ std::string backend_of(const std::vector<drivers::Kind>& kinds, const kube::Volu
   const std::string kind = engine::kind_of_csi_driver(volume.driver);
   for (const drivers::Kind& known : kinds) {
     if (known.info.kind != kind) continue;
-    const absl::StatusOr<engine::Handle> handle = engine::parse_handle(volume.handle);
+    const absl::StatusOr<drivers::Handle> handle = drivers::parse_handle(volume.handle);
     return handle.ok() ? handle->backend : "";
   }
   return "";

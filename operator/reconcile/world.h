@@ -37,8 +37,8 @@ struct World {
   bool being_set_up(const std::string& backend) const;
   // Why a backend is not in use, or the remedy: what its StorageBackend says, or "create it again".
   std::string why_not_in_use(const std::string& backend) const;
-  // Tells of each StorageBackend that begins to say why it is not in use: who waits for it in silence can tell
-  // now. Before the informers start.
+  // Tells of each StorageBackend that begins to say why it is not in use: who waits for it in silence can
+  // tell now. Before the informers start.
   void on_refused_backend(std::function<void(const std::string& backend)> told);
 
   kube::Client& client;

@@ -131,6 +131,17 @@ TEST(Registry, KindsAreCompleteAndNamedOnce) {
   EXPECT_EQ(names, (std::set<std::string>{"image", "local"}));
 }
 
+TEST(Volume, HandleIsBackendAndId) {
+  EXPECT_EQ(volume_handle("fast", "vol-1"), "fast/vol-1");
+  const auto nested = parse_handle("disk/node-a/pvc-1");
+  ASSERT_TRUE(nested.ok());
+  EXPECT_EQ(nested->backend, "disk");
+  EXPECT_EQ(nested->id, "node-a/pvc-1");
+  for (const char* wrong : {"", "fast", "fast/", "/vol-1", "/"}) {
+    EXPECT_EQ(parse_handle(wrong).status().code(), absl::StatusCode::kInvalidArgument) << wrong;
+  }
+}
+
 }  // namespace
 
 }  // namespace collage::drivers

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "drivers/driver.h"
+
 namespace collage::engine {
 namespace {
 
@@ -62,14 +64,14 @@ TEST(ErrorTable, SaysWhatTheContractSays) {
 TEST(ErrorTable, ACodeOfTheFutureIsFinal) {
   // absl turns codes that it does not know into UNKNOWN.
   const absl::Status status(static_cast<StatusCode>(99), "x");
-  EXPECT_TRUE(is_final(status));
+  EXPECT_TRUE(drivers::is_final(status));
   EXPECT_EQ(classify(Operation::kCreate, status), ErrorClass::kFailed);
   EXPECT_EQ(classify(Operation::kDetach, status), ErrorClass::kUnderWay);
 }
 
 TEST(ErrorTable, FinalIsWhatIsNotUnderWay) {
   for (const Row& row : kTable) {
-    EXPECT_EQ(is_final(absl::Status(row.code, "x")), row.classes[0] != 'U')
+    EXPECT_EQ(drivers::is_final(absl::Status(row.code, "x")), row.classes[0] != 'U')
         << absl::StatusCodeToString(row.code);
   }
 }

@@ -14,17 +14,6 @@ TEST(Names, VolumeIsNamedByItsClaim) {
   EXPECT_EQ(claim_uid_of("pvc-"), "");
 }
 
-TEST(Names, HandleIsBackendAndId) {
-  EXPECT_EQ(volume_handle("fast", "vol-1"), "fast/vol-1");
-  const auto nested = parse_handle("disk/node-a/pvc-1");
-  ASSERT_TRUE(nested.ok());
-  EXPECT_EQ(nested->backend, "disk");
-  EXPECT_EQ(nested->id, "node-a/pvc-1");
-  for (const char* wrong : {"", "fast", "fast/", "/vol-1", "/"}) {
-    EXPECT_EQ(parse_handle(wrong).status().code(), absl::StatusCode::kInvalidArgument) << wrong;
-  }
-}
-
 TEST(Names, FinalizerIsSanitised) {
   EXPECT_EQ(attacher_finalizer("image.collage.storage"), "external-attacher/image-collage-storage");
   EXPECT_EQ(attacher_finalizer("A_b.c."), "external-attacher/A-b-c-X");

@@ -36,9 +36,10 @@ std::vector<std::string> many(size_t count, size_t padding = 0) {
     objects.push_back(base::dump_json({{"id", "0f3c91aa-" + std::to_string(i)},
                                        {"backend", "fast"},
                                        {"verb", "attach"},
-                                       {"arguments", {{"id", "pvc-" + std::to_string(i * 7919)},
-                                                      {"nodeID", "node-a"},
-                                                      {"padding", std::string(padding, 'x')}}}}));
+                                       {"arguments",
+                                        {{"id", "pvc-" + std::to_string(i * 7919)},
+                                         {"nodeID", "node-a"},
+                                         {"padding", std::string(padding, 'x')}}}}));
   }
   return objects;
 }

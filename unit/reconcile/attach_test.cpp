@@ -74,7 +74,7 @@ TEST_F(AttachTest, OthersFinalizersStayWhateverTheMoment) {
   cluster.api.put(testing::a_volume("pv-1").of_driver(kFake).handle("fast/vol-pv-1").retain().bound());
   testing::write_before_ours(cluster.api, kube::kPersistentVolumes, "pv-1", testing::add_finalizer);
   testing::write_before_ours(cluster.api, kube::kVolumeAttachments, "csi-pv-1-node-a",
-                                  testing::add_finalizer);
+                             testing::add_finalizer);
   cluster.start();
   attach_to("node-a");
   EXPECT_EQ((*cluster.pv("pv-1"))["metadata"]["finalizers"], Json({"theirs", kFinalizer}));
@@ -130,15 +130,22 @@ TEST_F(AttachTest, ANodeThatRegistersLaterIsEnough) {
 }
 
 // As right after a change of leaders, while a storage system hangs.
-TEST_F(AttachTest, ABackendThatIsBeingSetUpIsWaitedForInSilence) {
-  cluster.api.put(testing::a_backend("fast").kind("fake", Json::object()));
-  cluster.api.put(testing::a_volume("other").of_driver(kFake).handle("unknown/vol-other").bound());
-  cluster.start();
-  cluster.drop_backend();
-  cluster.api.put(attachment("node-a"));
-  cluster.api.put(attachment("node-a", "other"));
-  ASSERT_TRUE(cluster.wait(
-      [&] { return base::get_string(*cluster.attachment("other"), "/status/attachError/message") != ""; }));
+struct AttachWhileBeingSetUp : AttachTest {
+  void SetUp() override {
+    cluster.api.put(testing::a_backend("fast").kind("fake", Json::object()));
+    cluster.api.put(testing::a_volume("other").of_driver(kFake).handle("unknown/vol-other").bound());
+    cluster.start();
+    cluster.drop_backend();
+    cluster.api.put(attachment("node-a"));
+    cluster.api.put(attachment("node-a", "other"));
+    ASSERT_TRUE(cluster.wait([&] {
+      return base::get_string(*cluster.attachment("other"), "/status/attachError/message") != "";
+    }));
+    EXPECT_EQ(attach_error("node-a"), "");
+  }
+};
+
+TEST_F(AttachWhileBeingSetUp, ABackendIsWaitedForInSilence) {
   cluster.api.reset_counts();
   cluster.use_backend();
   ASSERT_TRUE(cluster.wait([&] { return attached(); }));
@@ -146,18 +153,10 @@ TEST_F(AttachTest, ABackendThatIsBeingSetUpIsWaitedForInSilence) {
 }
 
 // Who waits in silence is not left in the dark when nothing comes of it.
-TEST_F(AttachTest, ABackendThatTurnsOutUnusableIsToldAtOnce) {
-  cluster.api.put(testing::a_backend("fast").kind("fake", Json::object()));
-  cluster.api.put(testing::a_volume("other").of_driver(kFake).handle("unknown/vol-other").bound());
-  cluster.start();
-  cluster.drop_backend();
-  cluster.api.put(attachment("node-a"));
-  cluster.api.put(attachment("node-a", "other"));
-  ASSERT_TRUE(cluster.wait(
-      [&] { return base::get_string(*cluster.attachment("other"), "/status/attachError/message") != ""; }));
-  EXPECT_EQ(attach_error("node-a"), "");
-  cluster.api.put(testing::a_backend("fast").kind("fake", Json::object()).condition(
-      "Ready", false, "Unreachable", "no answer"));
+TEST_F(AttachWhileBeingSetUp, ABackendThatTurnsOutUnusableIsToldAtOnce) {
+  cluster.api.put(testing::a_backend("fast")
+                      .kind("fake", Json::object())
+                      .condition("Ready", false, "Unreachable", "no answer"));
   EXPECT_TRUE(wait_error("node-a", "/status/attachError/message", "no answer"));
 }
 

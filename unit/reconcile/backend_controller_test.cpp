@@ -631,8 +631,7 @@ TEST_F(BackendControllerTest, AttachmentsThatTheStorageKnowsNothingOfAreTold) {
     if (verb != drivers::Verb::kList) return absl::OkStatus();
     server_.update(kube::kVolumeAttachments, "csi-late-node-a",
                    [](Json& object) { object["status"]["attached"] = true; });
-    EXPECT_TRUE(
-        server_.wait_until([this] { return world_->attachments.get("csi-late-node-a")->attached; }));
+    EXPECT_TRUE(server_.wait_until([this] { return world_->attachments.get("csi-late-node-a")->attached; }));
     return absl::OkStatus();
   });
   server_.put(share());

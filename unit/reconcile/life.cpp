@@ -31,12 +31,14 @@ drivers::Kind kind_of(Store store) {
   if (store == Store::kLocal) return drivers::local_kind();
   FakeDriverOptions options;
   if (store == Store::kNodes) options.info.control = drivers::ControlPlace::kAnyNode;
+  if (store == Store::kOwned) options.info.control = drivers::ControlPlace::kOwnerNode;
   return fake_kind(options);
 }
 
 Cluster::Options options_of(Store store) {
   Cluster::Options options{.protects = true, .through_nodes = store == Store::kNodes};
   options.driver.info = kind_of(store).info.kind == "fake" ? kind_of(store).info : fake_info();
+  if (store == Store::kOwned) options.driver.node = kUser;
   return options;
 }
 
@@ -104,6 +106,8 @@ std::string to_string(Store store) {
       return "Local";
     case Store::kNodes:
       return "Nodes";
+    case Store::kOwned:
+      return "Owned";
   }
   return "";
 }

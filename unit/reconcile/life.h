@@ -11,8 +11,8 @@
 namespace collage::testing {
 
 // kImage and kLocal: the real drivers, on nodes that answer at once. kNodes: the fake one, through
-// StorageNodes.
-enum class Store { kFake, kImage, kLocal, kNodes };
+// StorageNodes. kOwned: the fake one, whose volumes are all on node-a.
+enum class Store { kFake, kImage, kLocal, kNodes, kOwned };
 std::string to_string(Store store);
 
 // The life of claim "data" on two nodes, phase by phase: what users and kubelet do, and how it shows that the

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "unit/reconcile/cluster.h"
+#include "unit/testing/shrinking_driver.h"
 
 namespace collage::reconcile {
 namespace {
@@ -23,47 +24,6 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using testing::kFake;
 using ::testing::SizeIs;
-
-// Wraps the driver of the cluster to answer otherwise than it does.
-class ShrinkingDriver final : public drivers::Driver {
- public:
-  explicit ShrinkingDriver(std::shared_ptr<testing::FakeDriver> inner) : inner_(std::move(inner)) {}
-  const drivers::DriverInfo& info() const override { return inner_->info(); }
-  absl::StatusOr<drivers::ProbeResult> probe(const base::Context& context,
-                                             const ProbeOptions& options) override {
-    return inner_->probe(context, options);
-  }
-  absl::StatusOr<drivers::Volume> create(const base::Context& context,
-                                         const drivers::CreateRequest& request) override {
-    auto volume = inner_->create(context, request);
-    if (volume.ok() && shrink_-- > 0) volume->capacity_bytes /= 2;
-    if (volume.ok() && silent_) volume->capacity_bytes = 0;
-    return volume;
-  }
-  absl::Status remove(const base::Context& context, const std::string& id) override {
-    return inner_->remove(context, id);
-  }
-  absl::StatusOr<std::optional<drivers::Volume>> find(const base::Context& context,
-                                                      const std::string& name) override {
-    return inner_->find(context, name);
-  }
-  absl::StatusOr<drivers::Volume> inspect(const base::Context& context, const std::string& id) override {
-    return inner_->inspect(context, id);
-  }
-  absl::StatusOr<drivers::VolumePage> list(const base::Context& context, const std::string& token,
-                                           int max) override {
-    return inner_->list(context, token, max);
-  }
-  absl::StatusOr<drivers::Access> access(const std::string& id, const drivers::StringMap& volume,
-                                         const drivers::StringMap& publish) const override {
-    return inner_->access(id, volume, publish);
-  }
-  std::atomic<int> shrink_ = 0;
-  std::atomic<bool> silent_ = false;
-
- private:
-  std::shared_ptr<testing::FakeDriver> inner_;
-};
 
 TEST(Provision, AClaimBecomesABoundVolume) {
   Cluster cluster;
@@ -230,8 +190,9 @@ TEST(Provision, ABackendThatTurnsOutUnusableIsToldAtOnce) {
   cluster.api.put(cluster.claim("data"));
   ASSERT_TRUE(cluster.wait([&] { return cluster.op->world.claims.get("default/data") != nullptr; }));
   EXPECT_THAT(cluster.events("ProvisioningFailed"), IsEmpty());
-  cluster.api.put(testing::a_backend("fast").kind("fake", base::Json::object()).condition(
-      "Ready", false, "Unreachable", "no answer"));
+  cluster.api.put(testing::a_backend("fast")
+                      .kind("fake", base::Json::object())
+                      .condition("Ready", false, "Unreachable", "no answer"));
   EXPECT_TRUE(cluster.wait_event("ProvisioningFailed", "no answer"));
 }
 
@@ -433,8 +394,8 @@ TEST(Provision, AVolumeOfOurNameThatIsNotOursIsNeverRemoved) {
 
 TEST(Provision, ASmallerAnswerIsRemovedAndTriedAgain) {
   Cluster cluster;
-  auto shrinking = std::make_shared<ShrinkingDriver>(cluster.driver);
-  shrinking->shrink_ = 1;
+  auto shrinking = std::make_shared<testing::ShrinkingDriver>(cluster.driver);
+  shrinking->shrink = 1;
   cluster.driver_used = shrinking;
   cluster.start();
   cluster.api.put(cluster.claim("data"));
@@ -446,8 +407,8 @@ TEST(Provision, ASmallerAnswerIsRemovedAndTriedAgain) {
 
 TEST(Provision, AnAnswerWithoutASizeHasTheSizeAskedFor) {
   Cluster cluster;
-  auto silent = std::make_shared<ShrinkingDriver>(cluster.driver);
-  silent->silent_ = true;
+  auto silent = std::make_shared<testing::ShrinkingDriver>(cluster.driver);
+  silent->silent = true;
   cluster.driver_used = silent;
   cluster.start();
   cluster.api.put(cluster.claim("data"));

@@ -31,7 +31,7 @@ bool has_finalizer(const Json& object, std::string_view prefix) {
 }
 
 std::string handle_of(const Volume& volume) {
-  return engine::volume_handle(kBackend, volume.id);
+  return drivers::volume_handle(kBackend, volume.id);
 }
 
 }  // namespace
