@@ -197,12 +197,13 @@ void Informer<T>::end_relist() {
     const bool newer = version != 0 && position_ != 0 && version > position_;
     if (entry.seen != generation_ && !newer) gone.push_back(key);
   }
-  listing_ = false;
   for (const std::string& key : gone) {
     erase(entries_.find(key), lock);
     lock.lock();
   }
+  listing_ = false;
   synced_ = true;
+  if (waiting_ > 0) position_changed_.notify_all();
   synced_changed_.notify_all();
 }
 

@@ -136,8 +136,14 @@ void AttachController::enqueue(const kube::Attachment& attachment) {
     if (!attachment.attached) attaches_.enqueue(attachment.meta.name);
     return;
   }
-  if (attachment.meta.has_finalizer(engine::attacher_finalizer(attachment.attacher.str())))
-    detaches_.enqueue(attachment.meta.name);
+  if (ends_with_us(attachment)) detaches_.enqueue(attachment.meta.name);
+}
+
+// Also one that another's finalizer keeps, until it says that it is attached no more.
+bool AttachController::ends_with_us(const kube::Attachment& attachment) const {
+  return attachment.meta.deleting && is_ours(attachment) &&
+         (attachment.attached ||
+          attachment.meta.has_finalizer(engine::attacher_finalizer(attachment.attacher.str())));
 }
 
 void AttachController::attach_again(const std::string& attachment) {
@@ -204,8 +210,7 @@ kube::Outcome AttachController::attach_held(const base::Context& context, const 
         published.status(), absl::StrCat("attach ", volume.handle, " to ", attachment.node_name.str()));
     return attach_failed(context, attachment, with_waiting_detach(attachment, why));
   }
-  if (absl::Status status =
-          say_attached(context, world_, attachment.meta.name, *std::move(whole), *published);
+  if (absl::Status status = say_attached(context, world_, attachment.meta, *std::move(whole), *published);
       !status.ok())
     return kube::Retry{status};
   base::log::info(context, "volume attached",

@@ -53,6 +53,7 @@ class AttachController {
   void add_handlers();
   std::string lane_of(const std::string& name) const;
   bool is_ours(const kube::Attachment& attachment) const;
+  bool ends_with_us(const kube::Attachment& attachment) const;
   // Puts it into the queue that it needs, if any.
   void enqueue(const kube::Attachment& attachment);
   void enqueue_others(const std::string& volume);

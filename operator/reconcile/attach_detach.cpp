@@ -27,11 +27,7 @@ bool lists(const kube::Node& node, const std::string& name) {
 
 kube::Outcome AttachController::detach(const base::Context& context, const std::string& name) {
   auto attachment = world_.attachments.get(name);
-  const auto to_be_done = [this](const kube::Attachment* object) {
-    return object != nullptr && object->meta.deleting && is_ours(*object) &&
-           object->meta.has_finalizer(engine::attacher_finalizer(object->attacher.str()));
-  };
-  if (!to_be_done(attachment.get())) return kube::Done{};
+  if (attachment == nullptr || !ends_with_us(*attachment)) return kube::Done{};
   if (world_.being_set_up(lane_of(name))) return kube::RequeueAfter{options_.slow_retry};
   const auto detachment = find_detachment(context, *attachment);
   if (!detachment.ok()) return detach_failed(context, *attachment, detachment.status());
@@ -43,7 +39,7 @@ kube::Outcome AttachController::detach(const base::Context& context, const std::
   // Looked at again now that nobody else works on the volume: a successor of the same name must not be
   // detached.
   attachment = world_.attachments.get(name);
-  if (!to_be_done(attachment.get())) return kube::Done{};
+  if (attachment == nullptr || !ends_with_us(*attachment)) return kube::Done{};
   return detach_held(context, *attachment, **detachment);
 }
 

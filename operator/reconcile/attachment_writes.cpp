@@ -24,9 +24,11 @@ absl::StatusOr<Json> update(const base::Context& context, World& world, const Js
   return observed(world, world.client.replace(context, kube::kVolumeAttachments, key, whole, subresource));
 }
 
-absl::StatusOr<Json> patch(const base::Context& context, World& world, const std::string& name,
-                           const Json& change, const std::string& subresource) {
-  return observed(world, world.client.patch(context, kube::kVolumeAttachments, {"", name},
+// With its UID: one of the same name that was made since is another attachment.
+absl::StatusOr<Json> patch(const base::Context& context, World& world, const kube::Meta& meta, Json change,
+                           const std::string& subresource) {
+  change["metadata"]["uid"] = meta.uid;
+  return observed(world, world.client.patch(context, kube::kVolumeAttachments, meta.key(),
                                             kube::PatchType::kMerge, change, {.subresource = subresource}));
 }
 
@@ -63,10 +65,9 @@ absl::StatusOr<Json> protect_attachment(const base::Context& context, World& wor
     whole["metadata"]["annotations"].update(annotations);
     answer = update(context, world, whole, "");
   } else {
-    answer = patch(context, world, attachment.meta.name,
+    answer = patch(context, world, attachment.meta,
                    {{"metadata",
-                     {{"uid", attachment.meta.uid},
-                      {"resourceVersion", attachment.meta.resource_version},
+                     {{"resourceVersion", attachment.meta.resource_version},
                       {"finalizers", finalizers},
                       {"annotations", annotations}}}},
                    "");
@@ -75,7 +76,7 @@ absl::StatusOr<Json> protect_attachment(const base::Context& context, World& wor
   return answer;
 }
 
-absl::Status say_attached(const base::Context& context, World& world, const std::string& name, Json whole,
+absl::Status say_attached(const base::Context& context, World& world, const kube::Meta& meta, Json whole,
                           const drivers::StringMap& published) {
   const Json status = {{"attached", true}, {"attachmentMetadata", published}};
   absl::StatusOr<Json> answer = absl::AbortedError("not whole");
@@ -86,7 +87,7 @@ absl::Status say_attached(const base::Context& context, World& world, const std:
   if (absl::IsAborted(answer.status())) {
     Json change = {{kStatus, status}};
     change[kStatus]["attachError"] = nullptr;
-    answer = patch(context, world, name, change, kStatus);
+    answer = patch(context, world, meta, std::move(change), kStatus);
   }
   if (!answer.ok()) return base::annotate(answer.status(), "say that the volume is attached");
   return absl::OkStatus();
@@ -98,7 +99,7 @@ void say_failed(const base::Context& context, World& world, const kube::Attachme
   const std::string message(why.message());
   if (context.stopped() || message == (attaching ? attachment.attach_error : attachment.detach_error)) return;
   // Should this not be written, the next try says it.
-  patch(context, world, attachment.meta.name,
+  patch(context, world, attachment.meta,
         {{kStatus,
           {{attaching ? "attachError" : "detachError",
             {{"message", message},
@@ -110,13 +111,15 @@ void say_failed(const base::Context& context, World& world, const kube::Attachme
 
 absl::Status release_attachment(const base::Context& context, World& world,
                                 const kube::Attachment& attachment, const std::string& finalizer) {
-  const absl::StatusOr<Json> now = take_finalizer_off(context, world, attachment, finalizer);
+  const absl::StatusOr<Json> now = attachment.meta.has_finalizer(finalizer)
+                                       ? take_finalizer_off(context, world, attachment, finalizer)
+                                       : whole_of(attachment);
   COLLAGE_RETURN_IF_ERROR(now.status());
   const Json* left = now->is_null() ? nullptr : base::find(*now, "/metadata/finalizers");
   if (left == nullptr || !left->is_array() || left->empty()) return absl::OkStatus();  // nothing to write to
   world.attachments.observe(*now);
   const absl::Status status =
-      patch(context, world, attachment.meta.name,
+      patch(context, world, attachment.meta,
             {{kStatus, {{"attached", false}, {"attachmentMetadata", nullptr}, {"detachError", nullptr}}}},
             kStatus)
           .status();

@@ -24,7 +24,7 @@ absl::StatusOr<base::Json> protect_attachment(const base::Context& context, Worl
                                               const std::string& finalizer, const base::Json& annotations);
 
 // status.attached, and no error any more. `whole`: the object as it was answered last, or null.
-absl::Status say_attached(const base::Context& context, World& world, const std::string& name,
+absl::Status say_attached(const base::Context& context, World& world, const kube::Meta& meta,
                           base::Json whole, const drivers::StringMap& published);
 
 // status.attachError or status.detachError, once for each message.

@@ -20,7 +20,7 @@ struct LiveClaim {
 // Thread safe.
 class LiveClaims {
  public:
-  static constexpr int kCrowd = 8;  // who ask at the same time, from which on they share
+  static constexpr int kCrowd = 3;  // who ask at the same time, from which on they share
 
   explicit LiveClaims(World& world);
 

@@ -358,7 +358,7 @@ absl::Status NodeAgent::write_status(const base::Context& context) {
   }
   std::lock_guard lock(mutex_);
   written_state_ = std::move(state_text);
-  written_answers_ = std::move(answers_text);
+  if (tell_answers) written_answers_ = std::move(answers_text);
   return absl::OkStatus();
 }
 

@@ -87,7 +87,15 @@ StorageNodeOperations::StorageNodeOperations(World& world) : world_(world), proc
     };
     if (changed(engine::kOperations)) drop_foreign(*after);
     if (changed(engine::kAnswers)) take_answers(*after);
+    if (before == nullptr || before->meta.uid != after->meta.uid) ask_again(after->meta.name);
   });
+}
+
+// A StorageNode that was made anew has lost what its node was asked for.
+void StorageNodeOperations::ask_again(const std::string& node) {
+  std::lock_guard lock(mutex_);
+  const auto found = queues_.find(node);
+  if (started_ && found != queues_.end() && !found->second->calls.empty()) found->second->commit.touch();
 }
 
 StorageNodeOperations::~StorageNodeOperations() {

@@ -47,6 +47,7 @@ class StorageNodeOperations final : public engine::NodeOperations {
   NodeQueue& queue(const std::string& node);
   absl::Status write(const base::Context& context, NodeQueue& queue);
   // Operations in the list that are not of this process: the next write drops them.
+  void ask_again(const std::string& node);
   void drop_foreign(const kube::StorageNodeObject& object);
   void take_answers(const kube::StorageNodeObject& object);
   // The node as it can be asked now, or why it cannot: what Kubernetes says of Node and CSINode. No agent

@@ -25,7 +25,8 @@ TEST(Compress, ABombIsNotUnpacked) {
 }
 
 TEST(Compress, DamageIsNoticed) {
-  const std::string whole = compress(std::string(1000, 'a') + std::string(1000, 'b'));
+  const std::string data = std::string(1000, 'a') + std::string(1000, 'b');
+  const std::string whole = compress(data);
   EXPECT_EQ(decompress("", 9).status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(decompress("{\"id\":1}", 9).status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(decompress(whole + "x", 9000).status().code(), absl::StatusCode::kInvalidArgument);
@@ -34,7 +35,7 @@ TEST(Compress, DamageIsNoticed) {
     std::string flipped = whole;
     flipped[i] = static_cast<char>(flipped[i] ^ 0x40);
     const auto result = decompress(flipped, 9000);
-    EXPECT_FALSE(result.ok() && result->size() != 2000) << i;
+    EXPECT_TRUE(!result.ok() || *result == data) << i;
   }
 }
 

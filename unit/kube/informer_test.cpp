@@ -7,6 +7,7 @@
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <thread>
 
 #include "base/random.h"
 #include "unit/testing/builders.h"
@@ -377,6 +378,40 @@ TEST(Informer, AListUnderWayAndOurOwnWrites) {
   EXPECT_EQ(informer.get("ghost"), nullptr);
   EXPECT_NE(informer.get("newer"), nullptr);
   EXPECT_NE(informer.get("listed"), nullptr);
+}
+
+// Only then is the copy as good as the server: not amid a list, nor while what the list did not show is still
+// being taken out.
+TEST(Informer, IsCaughtUpWithOnceAllOfItIsInTheCopy) {
+  FakeApiServer server;
+  const auto client = server.client();
+  Informer<Volume> informer(*client);
+  const auto caught_up = [&](uint64_t version, milliseconds at_most = milliseconds(0)) {
+    return informer.wait_for(version, at_most, {});
+  };
+  informer.add_handler([&](const Informer<Volume>::Object&, const Informer<Volume>::Object& after) {
+    EXPECT_TRUE(after != nullptr || !caught_up(20));
+  });
+  EXPECT_FALSE(caught_up(1));
+  informer.begin_relist();
+  for (const char* name : {"a", "b"}) ASSERT_TRUE(informer.upsert(a_volume(name).version(5).json()).ok());
+  informer.position("10");
+  EXPECT_FALSE(caught_up(10));
+  std::jthread waits([&] { EXPECT_TRUE(caught_up(10, seconds(30))); });
+  informer.end_relist();
+  waits.join();
+  EXPECT_FALSE(caught_up(11));
+  waits = std::jthread([&] { EXPECT_TRUE(caught_up(12, seconds(30))); });
+  ASSERT_TRUE(informer.upsert(a_volume("a").version(12).json()).ok());
+  waits.join();
+  waits = std::jthread([&] { EXPECT_TRUE(caught_up(15, seconds(30))); });
+  informer.position("15");
+  waits.join();
+  informer.begin_relist();  // both were deleted while no watch ran
+  informer.position("20");
+  informer.end_relist();
+  EXPECT_EQ(informer.size(), 0u);
+  EXPECT_TRUE(caught_up(20));
 }
 
 TEST(Informer, ADeleteOfAnEarlierObjectLeavesItsSuccessor) {

@@ -95,6 +95,24 @@ TEST_F(AttachTest, WhatMovesOnWhileItIsAttachedIsStillSaidToBeAttached) {
   EXPECT_EQ(cluster.driver->calls(Verb::kAttach), 1);
 }
 
+// Its predecessor vanished while it was being attached.
+TEST_F(AttachTest, OneOfTheSameNameThatWasMadeMeanwhileIsProtectedToo) {
+  std::atomic<bool> done = false;
+  cluster.driver->after([&](const base::Context&, Verb verb, const std::string&) {
+    if (verb == Verb::kAttach && !done.exchange(true)) {
+      cluster.api.erase(kube::kVolumeAttachments, "csi-pv-1-node-a");
+      cluster.api.put(attachment("node-a").uid("second"));
+    }
+    return absl::OkStatus();
+  });
+  cluster.start();
+  attach_to("node-a");
+  const Json object = *cluster.attachment("pv-1");
+  EXPECT_EQ(base::get_string(object, "/metadata/uid"), "second");
+  EXPECT_EQ(object["metadata"]["finalizers"], Json({kFinalizer}));
+  EXPECT_EQ(base::get_string(object, kNodeId), "id-node-a");
+}
+
 TEST_F(AttachTest, AMoveIsADetachAndAnAttachAtOnce) {
   cluster.start();
   attach_to("node-a");
@@ -138,9 +156,8 @@ struct AttachWhileBeingSetUp : AttachTest {
     cluster.drop_backend();
     cluster.api.put(attachment("node-a"));
     cluster.api.put(attachment("node-a", "other"));
-    ASSERT_TRUE(cluster.wait([&] {
-      return base::get_string(*cluster.attachment("other"), "/status/attachError/message") != "";
-    }));
+    ASSERT_TRUE(cluster.wait(
+        [&] { return base::get_string(*cluster.attachment("other"), "/status/attachError/message") != ""; }));
     EXPECT_EQ(attach_error("node-a"), "");
   }
 };

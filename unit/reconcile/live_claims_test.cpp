@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <barrier>
 #include <thread>
 
 #include "unit/testing/builders.h"
@@ -31,9 +32,11 @@ class LiveClaimsTest : public ::testing::Test {
   // All of them at once; how many are there.
   int ask_all() {
     std::atomic<int> there = 0, failed = 0;
+    std::barrier together(kClaims);
     std::vector<std::jthread> crowd;
     for (int i = 0; i < kClaims; ++i) {
       crowd.emplace_back([&, i] {
+        together.arrive_and_wait();
         const auto live = claims_.get(context_, {"default", name_of(i)}, false);
         if (!live.ok()) ++failed;
         if (live.ok() && live->claim != nullptr) ++there;
@@ -43,6 +46,19 @@ class LiveClaimsTest : public ::testing::Test {
     EXPECT_EQ(failed, 0);
     return there;
   }
+  // Who comes first waits with its read until a crowd has come, which lists.
+  void gather_a_crowd(std::function<void()> after_each_list) {
+    server_.on_request([this, after_each_list](const testing::ApiRequest& request) {
+      testing::Fault fault;
+      if (request.verb == "list") fault.done = after_each_list;
+      if (request.verb == "get") {
+        const auto patience = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+        while (lists() == 0 && std::chrono::steady_clock::now() < patience) std::this_thread::yield();
+      }
+      return fault;
+    });
+  }
+  int lists() const { return server_.count("list", "persistentvolumeclaims"); }
   int reads() const { return server_.count("get", "persistentvolumeclaims"); }
 
   testing::FakeApiServer server_;
@@ -65,24 +81,18 @@ TEST_F(LiveClaimsTest, OneAloneIsRead) {
 
 // The watch goes on, as it does while many claims are under way.
 TEST_F(LiveClaimsTest, ACrowdSharesAListWhereTheWatchKeepsUp) {
-  std::jthread others([this](std::stop_token stop) {
-    while (!stop.stop_requested()) {
-      server_.put(testing::a_claim("another"));
-      std::this_thread::sleep_for(std::chrono::milliseconds(2));
-    }
-  });
-  server_.on_request([](const testing::ApiRequest& request) {  // slow enough for a crowd to gather
-    if (request.verb == "get") std::this_thread::sleep_for(std::chrono::milliseconds(50));
-    return testing::Fault{};
-  });
+  gather_a_crowd([this] { server_.put(testing::a_claim("another")); });
   EXPECT_EQ(ask_all(), kClaims);
+  EXPECT_GE(lists(), 1);
   EXPECT_LT(reads(), kClaims / 2);
 }
 
 TEST_F(LiveClaimsTest, ACrowdReadsWhereTheWatchIsSilent) {
+  gather_a_crowd([] {});
   server_.silence_watches(true);
   for (int i = 0; i < kClaims / 2; ++i) server_.erase(kube::kPersistentVolumeClaims, "default/" + name_of(i));
   EXPECT_EQ(ask_all(), kClaims - kClaims / 2);
+  EXPECT_GE(lists(), 1);
   EXPECT_EQ(reads(), kClaims);
   server_.silence_watches(false);
 }

@@ -498,6 +498,22 @@ TEST_F(NodeLink, WhatAnEarlierOperatorAskedForLeavesEveryNodeThoughNobodyCallsIt
   })) << storage_node();
 }
 
+TEST_F(NodeLink, AlsoWhenItIsALongListThatWasPacked) {
+  std::vector<std::string> many;
+  for (int i = 0; i < 100; ++i)
+    many.push_back(
+        base::dump_json({{"id", "dead-" + std::to_string(i)}, {"backend", "share"}, {"verb", "probe"}}));
+  const Json packed = engine::list_of(many);
+  ASSERT_EQ(packed.size(), 1u);
+  server_.put(testing::a_storage_node("node-a").set("/spec", {{"operations", packed}}));
+  start_operator();
+  EXPECT_TRUE(server_.wait_until([&] {
+    const Json node = storage_node();
+    const Json* asked = base::find(node, "/spec/operations");
+    return asked != nullptr && asked->empty();
+  })) << storage_node();
+}
+
 TEST_F(NodeLink, AStorageNodeThatWasDeletedIsFilledAgain) {
   start();
   server_.erase(kube::kStorageNodes, "node-a");

@@ -9,6 +9,7 @@
 #include <set>
 
 #include "unit/reconcile/life.h"
+#include "unit/testing/other_writer.h"
 #include "unit/testing/shrinking_driver.h"
 
 namespace collage::reconcile {
@@ -22,8 +23,10 @@ using testing::kFake;
 using testing::Life;
 using testing::Side;
 using ::testing::UnorderedElementsAreArray;
+using Meanwhile = Life::Meanwhile;
 
 constexpr char kClaim[] = "default/data";
+constexpr char kAttachment[] = "csi-pvc-uid-data-node-a";
 constexpr char kSelectedNode[] = "/metadata/annotations/volume.kubernetes.io~1selected-node";
 
 struct Rare {
@@ -35,6 +38,7 @@ struct Rare {
   // Asked again and again: what others do next; true once the operator has done its part.
   std::function<bool(Life&)> done;
   std::vector<std::string> kinds;  // of what it does
+  bool has_claim = true;           // "data", which may be deleted meanwhile
   friend void PrintTo(const Rare& rare, std::ostream* out) { *out << rare.name; }
 };
 
@@ -63,7 +67,8 @@ Rare static_volume() {
           [](Life& life) { life.cluster.api.put(testing::an_attachment("theirs").of_driver(kFake)); },
           [](Life& life) { return base::get_bool(*life.cluster.attachment("theirs"), "/status/attached"); },
           {"patch persistentvolumes", "update volumeattachments", "driver attach",
-           "update volumeattachments/status"}};
+           "update volumeattachments/status"},
+          false};
 }
 
 // The node that the scheduler chose is full: the claim is given back, and the scheduler chooses again.
@@ -80,7 +85,8 @@ Rare full_node() {
           },
           [](Life& life) {
             const auto claim = life.cluster.api.get(kube::kPersistentVolumeClaims, kClaim);
-            if (base::get_string(*claim, kSelectedNode).empty()) select_node(life.cluster);
+            if (claim.has_value() && base::get_string(*claim, kSelectedNode).empty())
+              select_node(life.cluster);
             return served(life);
           },
           {"create configmaps", "driver create", "driver inspect", "driver find",
@@ -140,10 +146,41 @@ Rare lost_node() {
       {"patch volumeattachments/status", "driver inspect", "driver fence", "update volumeattachments"}};
 }
 
+// Somebody else's finalizer keeps the attachment: it says that it is attached no more.
+Rare foreign_finalizer() {
+  return {"ForeignFinalizer",
+          testing::Store::kFake,
+          nothing,
+          [](Life& life) {
+            Cluster& cluster = life.cluster;
+            ASSERT_TRUE(life.live(Life::Phase::kProvision));
+            ASSERT_TRUE(life.live(Life::Phase::kAttach));
+            cluster.api.update(kube::kVolumeAttachments, kAttachment, testing::add_finalizer);
+            ASSERT_TRUE(cluster.wait([&] {
+              return cluster.op->world.attachments.get(kAttachment)->meta.has_finalizer("theirs");
+            }));
+          },
+          [](Life& life) { life.begin(Life::Phase::kDetach); },
+          [](Life& life) {
+            const auto attachment = life.cluster.attachment("pvc-uid-data");
+            if (!attachment.has_value()) return true;
+            const Json* finalizers = base::find(*attachment, "/metadata/finalizers");
+            if (finalizers != nullptr && *finalizers == Json({"theirs"}) &&
+                !base::get_bool(*attachment, "/status/attached")) {
+              life.cluster.api.erase(kube::kVolumeAttachments, kAttachment);
+            }
+            return false;
+          },
+          {"driver detach", "update volumeattachments", "patch volumeattachments/status"}};
+}
+
 class RareCuts : public ::testing::TestWithParam<Rare> {
  protected:
-  static bool settle(Life& life) {
-    const bool came = life.cluster.wait([&] { return GetParam().done(life); });
+  static bool settle(Life& life, Meanwhile meanwhile = Meanwhile::kNothing) {
+    const bool came = life.cluster.wait([&] {
+      const bool done = GetParam().done(life);
+      return meanwhile == Meanwhile::kNothing ? done : life.settled_already(meanwhile, {});
+    });
     EXPECT_TRUE(came) << "did not come to its end";
     return life.nothing_is_wrong_at_rest() && came;
   }
@@ -162,7 +199,7 @@ class RareCuts : public ::testing::TestWithParam<Rare> {
   }
 
   // False when the life came to its end without this act.
-  static bool die(const Act& act, Side side) {
+  static bool die(const Act& act, Side side, Meanwhile meanwhile) {
     Life life(GetParam().store);
     start(life);
     life.cutter.cut(act, side);
@@ -175,9 +212,10 @@ class RareCuts : public ::testing::TestWithParam<Rare> {
     const bool died = life.cluster.dead();
     life.cluster.kill();
     EXPECT_TRUE(life.nothing_is_wrong());
+    life.happens(meanwhile);
     life.cutter.record();
     life.cluster.start();
-    settle(life);
+    settle(life, meanwhile);
     return died;
   }
 
@@ -195,19 +233,23 @@ TEST_P(RareCuts, NothingIsLeakedDoubledOrLost) {
   std::set<std::string> kinds;
   for (const Act& act : acts) kinds.insert(act.kind);
   EXPECT_THAT(kinds, UnorderedElementsAreArray(GetParam().kinds));
-  for (const Side side : {Side::kBefore, Side::kAfter}) {
-    std::set<std::string> cut;
-    for (const Act& act : acts) {
-      SCOPED_TRACE(to_string(act, side));
-      if (die(act, side)) cut.insert(act.kind);
-      if (HasFailure()) return;
+  for (const Meanwhile meanwhile : {Meanwhile::kNothing, Meanwhile::kDeleted}) {
+    if (meanwhile == Meanwhile::kDeleted && !GetParam().has_claim) continue;
+    for (const Side side : {Side::kBefore, Side::kAfter}) {
+      std::set<std::string> cut;
+      for (const Act& act : acts) {
+        SCOPED_TRACE(to_string(act, side) + (meanwhile == Meanwhile::kDeleted ? ", deleted" : ""));
+        if (die(act, side, meanwhile)) cut.insert(act.kind);
+        if (HasFailure()) return;
+      }
+      EXPECT_EQ(cut, kinds);
     }
-    EXPECT_EQ(cut, kinds);
   }
 }
 
 INSTANTIATE_TEST_SUITE_P(AtEveryAct, RareCuts,
-                         ::testing::Values(static_volume(), full_node(), small_volume(), lost_node()),
+                         ::testing::Values(static_volume(), full_node(), small_volume(), lost_node(),
+                                           foreign_finalizer()),
                          [](const auto& info) { return info.param.name; });
 
 }  // namespace
