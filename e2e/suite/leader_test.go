@@ -76,6 +76,17 @@ func bothReady(t *testing.T) string {
 	return pod
 }
 
+// restarts says how often the container of a pod was started again, and whether it is ready. What "ready" says is of the process
+// before, until kubelet has noticed its end.
+func restarts(t *testing.T, pod string) (count int, ready bool) {
+	t.Helper()
+	out := kubectl(t, "-n", system, "get", "pod", pod, "-o", "jsonpath={.status.containerStatuses[0].restartCount} {.status.containerStatuses[0].ready}")
+	if _, err := fmt.Sscan(out, &count, &ready); err != nil {
+		t.Fatalf("the state of pod %s is %q: %v", pod, out, err)
+	}
+	return count, ready
+}
+
 // write is a write of Collage that the API server carried out or refused.
 type write struct {
 	pod, verb, what string
@@ -211,6 +222,7 @@ func TestTheOtherServesWithinFiveSecondsAfterACleanStop(t *testing.T) {
 	for round := range 3 {
 		old := bothReady(t)
 		process := processOf(t, old)
+		before, _ := restarts(t, old)
 		began := time.Now()
 		send(t, "TERM", process)
 		until("another to lead", func() bool { now := holder(); return now != "" && now != old })
@@ -224,6 +236,13 @@ func TestTheOtherServesWithinFiveSecondsAfterACleanStop(t *testing.T) {
 		took = append(took, time.Since(began))
 		t.Logf("from SIGTERM of the leader until another leads %v, until that has served a new claim %v", led, took[round])
 		must(t, anotherLeads(old))
+		// It is the other one in the next round.
+		eventually(t, "the stopped one to be back", func() error {
+			if count, ready := restarts(t, old); count == before || !ready {
+				return fmt.Errorf("%s was started again %d times, ready: %v", old, count, ready)
+			}
+			return nil
+		})
 	}
 	if slowest := slices.Max(took); slowest > limit {
 		t.Errorf("one took %v, allowed are %v", slowest, limit)
