@@ -78,6 +78,14 @@ class NodeLink : public ::testing::Test {
                             arguments, engine::NodeOperations::kAnySilence);
   }
   Json storage_node() const { return server_.get(kube::kStorageNodes, "node-a").value_or(Json()); }
+  // Comes to be so: its list is empty.
+  bool nothing_is_asked() {
+    return server_.wait_until([this] {
+      const Json node = storage_node();
+      const Json* asked = base::find(node, "/spec/operations");
+      return asked != nullptr && asked->empty();
+    });
+  }
 
   static std::vector<drivers::Kind> kinds() {
     auto kind = testing::fake_kind();
@@ -491,11 +499,7 @@ TEST_F(NodeLink, WhatAnEarlierOperatorAskedForLeavesEveryNodeThoughNobodyCallsIt
                  {R"({"id":"dead-1","backend":"share","verb":"create","arguments":{}})",
                   "nothing that can be read"}}}));
   start_operator();
-  EXPECT_TRUE(server_.wait_until([&] {
-    const Json node = storage_node();
-    const Json* asked = base::find(node, "/spec/operations");
-    return asked != nullptr && asked->empty();
-  })) << storage_node();
+  EXPECT_TRUE(nothing_is_asked()) << storage_node();
 }
 
 TEST_F(NodeLink, AlsoWhenItIsALongListThatWasPacked) {
@@ -507,11 +511,7 @@ TEST_F(NodeLink, AlsoWhenItIsALongListThatWasPacked) {
   ASSERT_EQ(packed.size(), 1u);
   server_.put(testing::a_storage_node("node-a").set("/spec", {{"operations", packed}}));
   start_operator();
-  EXPECT_TRUE(server_.wait_until([&] {
-    const Json node = storage_node();
-    const Json* asked = base::find(node, "/spec/operations");
-    return asked != nullptr && asked->empty();
-  })) << storage_node();
+  EXPECT_TRUE(nothing_is_asked()) << storage_node();
 }
 
 TEST_F(NodeLink, AStorageNodeThatWasDeletedIsFilledAgain) {
