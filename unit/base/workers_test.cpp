@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <future>
 #include <latch>
 #include <memory>
@@ -58,7 +59,7 @@ TEST(Workers, WorkSubmittedByWorkIsDoneByAnIdleThread) {
     inner.get_future().wait();
     outer.set_value();
   });
-  outer.get_future().wait();
+  EXPECT_EQ(outer.get_future().wait_for(std::chrono::seconds(30)), std::future_status::ready);
 }
 
 TEST(Workers, StopDropsWhatHasNotBegunAndJoinsWhatHas) {

@@ -514,6 +514,31 @@ TEST_F(NodeLink, AlsoWhenItIsALongListThatWasPacked) {
   EXPECT_TRUE(nothing_is_asked()) << storage_node();
 }
 
+// What its node was asked for was lost with it, and somebody waits for the answer.
+TEST_F(NodeLink, AStorageNodeThatIsMadeAnewIsAskedAgain) {
+  const auto made = [](const std::string& uid) {
+    return testing::a_storage_node("node-a")
+        .uid(uid)
+        .set("/spec", Json::object())
+        .set("/status", {{"agentVersion", "0.1.0"}});
+  };
+  const auto asked = [this] { return engine::operations_in(storage_node(), engine::kOperations); };
+  server_.put(made("first"));
+  start_operator();
+  absl::Status status = absl::UnknownError("not answered");
+  std::jthread caller([&] { status = call(drivers::Verb::kFind, {{"name", "pvc-1"}}).status(); });
+  ASSERT_TRUE(server_.wait_until([&] { return asked().size() == 1; }));
+  server_.put(made("second"));
+  ASSERT_TRUE(server_.wait_until([&] { return asked().size() == 1; })) << storage_node();
+  EXPECT_EQ(base::get_string(storage_node(), "/metadata/uid"), "second");
+  const std::string id = base::get_string(asked().front(), "/id");
+  server_.update(kube::kStorageNodes, "node-a", [&](Json& node) {
+    node["status"]["operations"] = engine::list_of({base::dump_json({{"id", id}, {"code", "OK"}})});
+  });
+  caller.join();
+  EXPECT_TRUE(status.ok()) << status;
+}
+
 TEST_F(NodeLink, AStorageNodeThatWasDeletedIsFilledAgain) {
   start();
   server_.erase(kube::kStorageNodes, "node-a");
