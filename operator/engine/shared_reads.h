@@ -18,14 +18,16 @@ namespace collage::engine {
 
 // Reads that many ask for at the same time, each key by itself: one read answers all who wait. What a caller
 // gets was always read after it asked, so that it is as good as a read of its own. The first read of a key
-// starts at once, the next ones at most each `spacing`. Thread safe.
+// starts at once; the pause until the next grows with how many shared the last, up to `spacing` from `crowd`
+// of them on. Thread safe.
 template <typename T>
 class SharedReads {
  public:
   using Answer = absl::StatusOr<std::shared_ptr<const T>>;
   using Read = std::function<Answer(const base::Context& context, const std::string& key)>;
 
-  SharedReads(std::chrono::milliseconds spacing, Read read) : spacing_(spacing), read_(std::move(read)) {}
+  SharedReads(std::chrono::milliseconds spacing, int crowd, Read read)
+      : spacing_(spacing), crowd_(crowd), read_(std::move(read)) {}
 
   Answer get(const base::Context& context, const std::string& key) {
     std::unique_lock lock(mutex_);
@@ -77,7 +79,7 @@ class SharedReads {
       answer = status;
     } else {
       const uint64_t number = ++reads.begun;
-      reads.earliest = context.clock().now() + spacing_;
+      reads.earliest = context.clock().now() + spacing_ * std::clamp(reads.callers, 1, crowd_) / crowd_;
       lock.unlock();
       answer = read_(context, key);
       lock.lock();
@@ -93,6 +95,7 @@ class SharedReads {
   }
 
   const std::chrono::milliseconds spacing_;
+  const int crowd_;
   const Read read_;
   mutable std::mutex mutex_;
   std::map<std::string, Reads> reads_;  // entries stay: one a key, without an answer when nobody waits

@@ -14,7 +14,8 @@ namespace collage::reconcile {
 namespace {
 
 constexpr std::chrono::milliseconds kBusy{50};
-constexpr std::chrono::milliseconds kReadSpacing{100};  // of live reads of one node
+constexpr std::chrono::milliseconds kReadSpacing{200};  // of live reads of one node that many share
+constexpr int kCrowd = 16;                              // so many
 
 bool tells_of_holders(const kube::Node& before, const kube::Node& after) {
   return before.volumes_in_use != after.volumes_in_use || before.out_of_service != after.out_of_service ||
@@ -31,7 +32,7 @@ AttachController::AttachController(World& world, engine::NodeOperations* nodes, 
     : world_(world),
       nodes_(nodes),
       options_(options),
-      live_nodes_(kReadSpacing,
+      live_nodes_(kReadSpacing, kCrowd,
                   [this](const auto& context, const auto& name) { return read_node(context, name); }),
       attaches_(
           "attach", options.threads_per_backend, [this](const std::string& name) { return lane_of(name); },

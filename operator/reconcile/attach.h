@@ -16,7 +16,7 @@
 namespace collage::reconcile {
 
 struct AttachOptions {
-  int threads_per_backend = 128;  // of each, attaches and detaches
+  int threads_per_backend = 256;  // of each, attaches and detaches
   std::chrono::milliseconds call_timeout = std::chrono::minutes(1);
   std::chrono::milliseconds slow_retry = std::chrono::minutes(5);  // of what cannot work until somebody acts
 };

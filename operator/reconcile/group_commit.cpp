@@ -10,7 +10,7 @@
 namespace collage::reconcile {
 namespace {
 
-constexpr size_t kCrowd = 8;  // who wait, from which on the pause is the longest
+constexpr size_t kCrowd = 16;  // who wait, from which on the pause is the longest
 
 }  // namespace
 

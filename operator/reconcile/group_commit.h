@@ -14,7 +14,7 @@ namespace collage::reconcile {
 
 // One writer of one object: changes come from many threads and leave in as few writes as possible. One write
 // is in flight at a time and takes whatever was changed meanwhile. The first after a rest starts at once; the
-// pause from one to the next grows with how many wait for an answer, up to `spacing` from eight on, so that
+// pause from one to the next grows with how many wait for an answer, up to `spacing` from sixteen on, so that
 // calls that come one by one hardly wait and a crowd shares a write. A change that can wait leaves with the
 // next write, or after `idle` (`touch_later`), or a while after the last write (`touch_spaced`). A failed
 // write is tried again with back-off for as long as the context lives. Thread safe.

@@ -28,7 +28,7 @@ absl::StatusOr<std::shared_ptr<const uint64_t>> version_of_claims(const base::Co
 }  // namespace
 
 LiveClaims::LiveClaims(World& world)
-    : world_(world), versions_(kSpacing, [this](const base::Context& context, const std::string&) {
+    : world_(world), versions_(kSpacing, 1, [this](const base::Context& context, const std::string&) {
         return version_of_claims(context, world_);
       }) {}
 

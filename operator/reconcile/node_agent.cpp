@@ -84,7 +84,7 @@ NodeAgent::NodeAgent(kube::Client& client, node::Agent& agent, const std::vector
       boot_id_(boot_id()),
       backends_(client, watching),
       self_(client, only(node_name_, watching)),
-      commit_(std::chrono::milliseconds(100), std::chrono::seconds(2),
+      commit_(std::chrono::milliseconds(200), std::chrono::seconds(2),
               [this](const base::Context& context) { return write_status(context); }) {
   backends_.add_handler([this](const auto& before, const auto& after) {
     // The operator's own status writes change nothing here, but for the storage system's identity.

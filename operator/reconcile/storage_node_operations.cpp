@@ -18,7 +18,7 @@ namespace {
 using base::Json;
 
 constexpr auto kCallTimeout = std::chrono::seconds(60);
-constexpr auto kSpacing = std::chrono::milliseconds(100);
+constexpr auto kSpacing = std::chrono::milliseconds(200);
 constexpr auto kLookAgain = std::chrono::milliseconds(500);
 constexpr auto kIdle = std::chrono::seconds(1);
 // Removals come one by one, as fast as Kubernetes releases volumes, and nobody waits for any: they share

@@ -12,7 +12,7 @@ namespace collage::reconcile {
 namespace {
 
 constexpr std::chrono::milliseconds kSpacing{800};
-constexpr std::chrono::milliseconds kLone = kSpacing / 8;
+constexpr std::chrono::milliseconds kLone = kSpacing / 16;
 constexpr std::chrono::milliseconds kIdle{5000};
 
 class GroupCommitTest : public ::testing::Test {
