@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -23,6 +24,14 @@ func (t tally) minus(before tally) tally {
 		}
 	}
 	return difference
+}
+
+func (t tally) plus(other tally) tally {
+	total := maps.Clone(t)
+	for key, value := range other {
+		total[key] += value
+	}
+	return total
 }
 
 func (t tally) sum() float64 {

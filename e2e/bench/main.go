@@ -34,6 +34,7 @@ type options struct {
 	rounds   int
 	claims   int
 	attaches int
+	turns    int
 	serial   int
 	staged   int
 	idle     time.Duration
@@ -85,7 +86,8 @@ func main() {
 	flag.Var(&o.phases, "phases", "which to run, with commas between them")
 	flag.IntVar(&o.rounds, "rounds", 5, "pairs of rounds, one by Collage and one by the floor")
 	flag.IntVar(&o.claims, "claims", 1000, "made and deleted in each round")
-	flag.IntVar(&o.attaches, "attaches", 1000, "and detaches in each round")
+	flag.IntVar(&o.attaches, "attaches", 1000, "and detaches in each turn")
+	flag.IntVar(&o.turns, "turns", 3, "of attaches and detaches in each round")
 	flag.IntVar(&o.serial, "serial", 200, "claims made one after the other, for the latency")
 	flag.IntVar(&o.staged, "staged", 50, "volumes mounted on a node, for its memory")
 	flag.DurationVar(&o.idle, "idle", 5*time.Minute, "in which nothing is asked for, for the idle writes")
@@ -118,7 +120,7 @@ func (o *options) check() error {
 	if flag.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q", flag.Arg(0))
 	}
-	for name, number := range map[string]int{"rounds": o.rounds, "claims": o.claims, "attaches": o.attaches, "serial": o.serial,
+	for name, number := range map[string]int{"rounds": o.rounds, "claims": o.claims, "attaches": o.attaches, "turns": o.turns, "serial": o.serial,
 		"staged": o.staged, "objects": o.objects, "restarts": o.restarts} {
 		if number < 1 {
 			return fmt.Errorf("--%s must be at least 1", name)

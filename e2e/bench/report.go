@@ -35,8 +35,24 @@ func newResults(o *options) results {
 		rounds: map[string]map[string][]measurement{collage.name: {}, floor.name: {}}}
 }
 
-func (r *results) add(who candidate, phase string, m measurement) {
-	r.rounds[who.name][phase] = append(r.rounds[who.name][phase], m)
+// add counts what a phase did in this round, numbered from 1: a phase that comes again in it is added up.
+func (r *results) add(who candidate, phase string, round int, m measurement) {
+	rounds := r.rounds[who.name][phase]
+	if len(rounds) < round {
+		r.rounds[who.name][phase] = append(rounds, m)
+		return
+	}
+	rounds[round-1].include(m)
+}
+
+func (m *measurement) include(other measurement) {
+	m.took += other.took
+	m.count += other.count
+	m.writes = m.writes.plus(other.writes)
+	m.processor += other.processor
+	for name, used := range other.shared {
+		m.shared[name] += used
+	}
 }
 
 func (r *results) set(key string, value float64) { r.values[key] = value }
@@ -143,6 +159,7 @@ func (r *results) flat() map[string]any {
 		put("rounds", float64(len(r.ratios(measured[0]))))
 		put("claims", float64(r.options.claims))
 		put("attaches", float64(r.options.attaches))
+		put("turns", float64(r.options.turns))
 	}
 	for _, phase := range measured {
 		paired := r.ratios(phase)

@@ -52,19 +52,21 @@ func TestPercentilesAreValuesThatWereSeen(t *testing.T) {
 
 // measuredRun is a run whose attach rate misses its goal, and nothing else.
 func measuredRun() *results {
-	r := newResults(&options{phases: phaseNames, rounds: 3, claims: 100, attaches: 100})
-	add := func(who candidate, phase string, seconds float64, writes tally) {
-		r.add(who, phase, measurement{took: time.Duration(seconds * float64(time.Second)), count: 100, writes: writes,
-			processor: 200 * time.Millisecond, shared: map[string]time.Duration{apiServer: time.Second}})
+	r := newResults(&options{phases: phaseNames, rounds: 3, claims: 100, attaches: 100, turns: 2})
+	add := func(who candidate, phase string, round int, seconds float64, writes tally) {
+		for range 2 { // turns, each with half of it
+			r.add(who, phase, round, measurement{took: time.Duration(seconds * float64(time.Second) / 2), count: 50, writes: writes,
+				processor: 100 * time.Millisecond, shared: map[string]time.Duration{apiServer: time.Second / 2}})
+		}
 	}
 	for _, phase := range rates {
-		for _, slow := range []float64{1, 2, 1.5} {
+		for i, slow := range []float64{1, 2, 1.5} {
 			share := 0.9
 			if phase == "attach" {
 				share = 0.5
 			}
-			add(floor, phase, slow, tally{"POST x": 100})
-			add(collage, phase, slow/share, tally{"POST x": 100, "PATCH storagenodes/status": 20})
+			add(floor, phase, i+1, slow, tally{"POST x": 50})
+			add(collage, phase, i+1, slow/share, tally{"POST x": 50, "PATCH storagenodes/status": 10})
 		}
 	}
 	for i := range 200 {

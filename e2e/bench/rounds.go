@@ -52,19 +52,28 @@ func (s *session) round(ctx context.Context, number int, who candidate) error {
 		processes = append(processes, s.agents...)
 	}
 	before, err := s.read(ctx, metrics, processes)
-	for _, phase := range rates {
+	for _, phase := range s.plan() {
 		if err != nil {
 			return err
 		}
-		if (phase == "attach" || phase == "detach") && !s.phases.wants("attach", "detach") {
-			continue
-		}
-		before, err = s.phase(ctx, title, phase, l, metrics, processes, before)
+		before, err = s.phase(ctx, number, title, phase, l, metrics, processes, before)
 	}
 	if err == nil && who == collage {
 		err = s.keepMetrics(ctx)
 	}
 	return err
+}
+
+// plan lists the phases of a round. Attaches and detaches take a few seconds only, in which the machine may do anything:
+// they take turns, and what counts is all turns together.
+func (s *session) plan() []string {
+	plan := []string{"provision"}
+	if s.phases.wants("attach", "detach") {
+		for range s.turns {
+			plan = append(plan, "attach", "detach")
+		}
+	}
+	return append(plan, "delete")
 }
 
 // floorWrites are what the floor makes for one operation: what is counted is held against it.
@@ -103,7 +112,7 @@ func (s *session) read(ctx context.Context, metrics []string, processes []*proce
 
 // phase runs one phase from the counters' last reading, and returns the next. What a phase leaves to be written belongs to
 // it: the reading waits until it is written.
-func (s *session) phase(ctx context.Context, title, phase string, l *load, metrics []string, processes []*process,
+func (s *session) phase(ctx context.Context, round int, title, phase string, l *load, metrics []string, processes []*process,
 	before reading) (reading, error) {
 	took, err := l.run(ctx, phase)
 	if failed := processes[0].running(); failed != nil {
@@ -141,7 +150,7 @@ func (s *session) phase(ctx context.Context, title, phase string, l *load, metri
 		s.say("note: the floor makes %.0f writes for one %s; what was counted beyond that (%s) is somebody else's", expected, phase, m.writes)
 	}
 	if s.phases.wants(phase) {
-		s.result.add(l.who, phase, m)
+		s.result.add(l.who, phase, round, m)
 	}
 	return after, nil
 }

@@ -5,7 +5,8 @@
 #   BENCH_PHASES=...       of provision,attach,detach,delete,latency,node,idle,scale (default all)
 #   BENCH_ROUNDS=5         pairs of rounds
 #   BENCH_CLAIMS=1000      claims a round
-#   BENCH_ATTACHES=1000    attaches and detaches a round
+#   BENCH_ATTACHES=1000    attaches and detaches a turn
+#   BENCH_TURNS=3          turns a round
 #   BENCH_SERIAL=200       claims one after the other
 #   BENCH_STAGED=50        volumes mounted on one node
 #   BENCH_IDLE_SECONDS=300 with nothing to do
@@ -35,6 +36,7 @@ set --
 [ "${BENCH_STRICT-0}" = 0 ] || set -- "$@" --strict
 [ "${BENCH_DOCS-0}" = 0 ] || set -- "$@" --docs docs
 exec $bin/bench --name "${BENCH_NAME:-bench}" --rounds "${BENCH_ROUNDS:-5}" --claims "${BENCH_CLAIMS:-1000}" \
-  --attaches "${BENCH_ATTACHES:-1000}" --serial "${BENCH_SERIAL:-200}" --staged "${BENCH_STAGED:-50}" \
+  --attaches "${BENCH_ATTACHES:-1000}" --turns "${BENCH_TURNS:-3}" \
+  --serial "${BENCH_SERIAL:-200}" --staged "${BENCH_STAGED:-50}" \
   --idle "${BENCH_IDLE_SECONDS:-300}s" --objects "${BENCH_OBJECTS:-10000}" --crds "${BENCH_CRDS:-crds}" \
   --bin "${BENCH_BIN:-build/release/bin}" "$@"

@@ -273,10 +273,11 @@ void NodeAgent::carry_out(const std::string& id, const Json& operation) {
     if (listed_.contains(id)) answers_[id] = std::move(text);
     asked = taken_.size();
     all_answered = answers_.size() == asked;
-    measure_soon_ =
-        measure_soon_ || (verb.ok() && (*verb == drivers::Verb::kCreate || *verb == drivers::Verb::kRemove));
+    if (verb.ok() && (*verb == drivers::Verb::kCreate || *verb == drivers::Verb::kRemove)) {
+      measure_soon_ = true;
+      measure_.notify_all();
+    }
   }
-  measure_.notify_all();
   subject_free_.notify_all();
   if (all_answered) {
     commit_.touch_now();
