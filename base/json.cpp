@@ -32,10 +32,11 @@ size_t find_too_deep(std::string_view text) {
   return std::string_view::npos;
 }
 
-// The library's message without its own prefix "[json.exception.parse_error.101] ".
+// The message of a parse_error without the library's own prefix "[json.exception.parse_error.101] " and
+// without what it quotes: "; last read: '<token>'".
 std::string_view reason_of(std::string_view message) {
-  const size_t end = message.find("] ");
-  return end == std::string_view::npos ? message : message.substr(end + 2);
+  if (const size_t end = message.find("] "); end != std::string_view::npos) message.remove_prefix(end + 2);
+  return message.substr(0, message.find("; last read"));
 }
 
 std::string unescape(std::string_view token) {
@@ -67,16 +68,25 @@ const Json* child(const Json& value, std::string_view token) {
 
 }  // namespace
 
+std::string not_json(const std::exception& error) {
+  if (const auto* syntax = dynamic_cast<const Json::parse_error*>(&error); syntax != nullptr)
+    return cat("not JSON at byte ", syntax->byte, ": ", reason_of(syntax->what()));
+  // The others quote the input in ways of their own.
+  const auto* known = dynamic_cast<const Json::exception*>(&error);
+  constexpr int kNumberOverflow = 406;
+  if (known == nullptr) return "not JSON";
+  if (known->id == kNumberOverflow) return "not JSON: a number is too large";
+  return cat("not JSON: error ", known->id, " of the parser");
+}
+
 absl::StatusOr<Json> parse_json(std::string_view text) {
   if (const size_t at = find_too_deep(text); at != std::string_view::npos) {
     return absl::InvalidArgumentError(cat("JSON is nested deeper than ", kMaxDepth, " at byte ", at));
   }
   try {
     return Json::parse(text);
-  } catch (const Json::parse_error& error) {
-    return absl::InvalidArgumentError(cat("not JSON at byte ", error.byte, ": ", reason_of(error.what())));
   } catch (const Json::exception& error) {
-    return absl::InvalidArgumentError(cat("not JSON: ", reason_of(error.what())));
+    return absl::InvalidArgumentError(not_json(error));
   }
 }
 

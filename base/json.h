@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
@@ -17,11 +18,15 @@ namespace collage::base {
 
 using Json = nlohmann::json;
 
-// INVALID_ARGUMENT with the byte position when text is not JSON, or is nested deeper than 200.
+// INVALID_ARGUMENT with the byte position when text is not JSON, or is nested deeper than 200. The message
+// holds nothing of the text, which may be a Secret.
 absl::StatusOr<Json> parse_json(std::string_view text);
 // Compact; bytes that are not UTF-8 are replaced.
 std::string dump_json(const Json& value);
 std::string dump_json_pretty(const Json& value);
+// "not JSON at byte 7: ..." for an exception of the library's parser, for who calls that itself: what()
+// quotes the text.
+std::string not_json(const std::exception& error);
 
 // Fields by JSON pointer without escapes: get_string(pvc, "/metadata/name"). A key that contains '/' or '~'
 // is written as in RFC 6901 ("~1", "~0"). Never throw.

@@ -1,6 +1,7 @@
 package suite
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -106,8 +107,8 @@ func (b *cutBench) start(t *testing.T) {
 	b.operator = command
 }
 
-// kill is SIGKILL, waited for. Then the Lease of the dead is taken away: it would keep the next operator waiting for as long
-// as its holder might still write, and this one is known to write no more.
+// kill is SIGKILL, waited for. Then the Lease of the dead is given up in its name: it would keep the next operator waiting
+// for as long as its holder might still write, and this one is known to write no more.
 func (b *cutBench) kill(t *testing.T) {
 	t.Helper()
 	if b.operator == nil {
@@ -116,7 +117,23 @@ func (b *cutBench) kill(t *testing.T) {
 	must(t, b.operator.Process.Kill())
 	b.operator.Wait()
 	b.operator = nil
-	b.api.delete(t, "/apis/coordination.k8s.io/v1/namespaces/"+system+"/leases/collage-operator")
+	b.giveUpLease(t)
+}
+
+func (b *cutBench) giveUpLease(t *testing.T) {
+	t.Helper()
+	const path = "/apis/coordination.k8s.io/v1/namespaces/" + system + "/leases/collage-operator"
+	lease := map[string]any{}
+	if !b.api.get(t, path, &lease) {
+		return
+	}
+	spec := lease["spec"].(map[string]any)
+	spec["holderIdentity"], spec["leaseDurationSeconds"] = "", 1
+	body, err := json.Marshal(lease)
+	must(t, err)
+	if code, answer := b.api.do(t, "PUT", path, string(body)); code != 200 {
+		t.Fatalf("give up the Lease: %d %s", code, answer)
+	}
 }
 
 func (b *cutBench) tail() string {

@@ -50,12 +50,20 @@ absl::Status Intents::State::usable() const {
   return absl::OkStatus();
 }
 
+absl::Status Intents::State::may_begin(const std::string& key) const {
+  if (closed_)
+    return absl::FailedPreconditionError(absl::StrCat("StorageBackend \"", backend_, "\" is being deleted"));
+  if (open_.size() < kMaxEntries || open_.contains(key)) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat("StorageBackend \"", backend_, "\" has ", kMaxEntries,
+                                                   " creates under way, as many as it may have: this one "
+                                                   "begins when one of them ends"));
+}
+
 // ---- Waiting
 
 absl::Status Intents::State::wait(std::unique_lock<std::mutex>& lock, const base::Context& context,
                                   Waiter& waiter) {
   waiters_.push_back(&waiter);
-  admit();
   finish_durable();
   wake();
   {
@@ -74,24 +82,11 @@ absl::Status Intents::State::wait(std::unique_lock<std::mutex>& lock, const base
   return *waiter.result;
 }
 
-// Lets waiters in as far as there is room. An entry that replaces one needs none.
-void Intents::State::admit() {
-  for (Waiter* waiter : waiters_) {
-    if (waiter->is_flush() || waiter->admitted || waiter->result) continue;
-    const auto found = open_.find(waiter->key);
-    if (found == open_.end() && open_.size() >= kMaxEntries) return;
-    if (found != open_.end()) waiter->before = found->second;
-    open_[waiter->key] = waiter->value;
-    waiter->admitted = true;
-  }
-}
-
 // begin() failed: its caller begins nothing, so the entry must not stay, unless somebody else wants it too.
 void Intents::State::retract(const Waiter& waiter) {
-  if (!waiter.admitted || !holds(open_, waiter.key, waiter.value)) return;
-  const bool shared = std::any_of(waiters_.begin(), waiters_.end(), [&](const Waiter* other) {
-    return other->admitted && other->key == waiter.key;
-  });
+  if (!holds(open_, waiter.key, waiter.value)) return;
+  const bool shared = std::any_of(waiters_.begin(), waiters_.end(),
+                                  [&](const Waiter* other) { return other->key == waiter.key; });
   if (shared) return;
   if (waiter.before) {
     open_[waiter.key] = *waiter.before;
@@ -113,8 +108,7 @@ bool Intents::State::surely_durable(const std::string& key, const std::string& v
 void Intents::State::finish_durable() {
   for (Waiter* waiter : waiters_) {
     if (waiter->result) continue;
-    if (waiter->is_flush() ? !attempt_ && open_ == durable_
-                           : waiter->admitted && surely_durable(waiter->key, waiter->value)) {
+    if (waiter->is_flush() ? !attempt_ && open_ == durable_ : surely_durable(waiter->key, waiter->value)) {
       finish(*waiter, absl::OkStatus());
     }
   }
@@ -128,7 +122,6 @@ void Intents::State::wake() {
 // Something should leave the store, but nobody waits for it.
 void Intents::State::removal_pending() {
   if (!flush_at_) flush_at_ = clock_.now() + kFlushAfter;
-  admit();
   wake();
 }
 
@@ -145,8 +138,15 @@ absl::Status Intents::State::load(const base::Context& context) {
   fenced_ = false;
   loaded_ = true;
   // Loaded again: what this process has begun stays open, whatever became of the stored copy. An entry too
-  // many is found to be done and ended; one too few may be a leak.
-  open_.insert(durable_.begin(), durable_.end());
+  // many is found to be done and ended; one too few may be a leak. What it had from another process, and is
+  // there no more, somebody has ended.
+  for (const std::string& key : inherited_) {
+    if (!durable_.contains(key)) open_.erase(key);
+  }
+  std::erase_if(inherited_, [&](const std::string& key) { return !open_.contains(key); });
+  for (const auto& [key, value] : durable_) {
+    if (open_.emplace(key, value).second) inherited_.insert(key);
+  }
   if (open_ != durable_) removal_pending();
   if (!thread_.joinable()) thread_ = std::jthread([this](std::stop_token stop) { run(std::move(stop)); });
   finish_durable();
@@ -160,13 +160,14 @@ absl::Status Intents::State::begin(const base::Context& context, const std::stri
   std::unique_lock lock(mutex_);
   COLLAGE_RETURN_IF_ERROR(usable());
   if (holds(open_, key, value) && surely_durable(key, value)) return absl::OkStatus();
+  COLLAGE_RETURN_IF_ERROR(may_begin(key));
   Waiter waiter{.key = key, .value = value};
+  inherited_.erase(key);
+  std::string& open = open_[key];
+  if (!open.empty()) waiter.before = open;
+  open = value;
   absl::Status status = wait(lock, context, waiter);
   if (status.ok()) return status;
-  if (!waiter.admitted) {
-    status = base::annotate(status, absl::StrCat("backend ", backend_, " has ", kMaxEntries,
-                                                 " creates under way, waiting for room"));
-  }
   retract(waiter);
   return base::annotate(status, absl::StrCat("note the begin of create ", key));
 }
@@ -211,6 +212,18 @@ absl::Status Intents::begin(const base::Context& context, const std::string& key
 
 void Intents::end(const std::string& key) {
   state_->end(key);
+}
+
+size_t Intents::room() const {
+  std::lock_guard lock(state_->mutex_);
+  return kMaxEntries - std::min(kMaxEntries, state_->open_.size());
+}
+
+bool Intents::close() {
+  std::lock_guard lock(state_->mutex_);
+  if (!state_->open_.empty()) return false;
+  state_->closed_ = true;
+  return true;
 }
 
 absl::Status Intents::flush(const base::Context& context) {

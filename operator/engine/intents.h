@@ -47,12 +47,16 @@ class Intents {
   bool loaded() const;
   std::map<std::string, std::string> open() const;
 
-  // Returns when the intent is durable (at once when the same key and value is durable already). When full:
-  // waits for room.
+  // Returns when the intent is durable (at once when the same key and value is durable already).
+  // RESOURCE_EXHAUSTED when full, unless the key is there already; FAILED_PRECONDITION once closed.
   absl::Status begin(const base::Context& context, const std::string& key, const std::string& value);
   // The volume object exists, or it is certain that there is no volume. Returns at once; gone with the next
   // write, or after `flush_after` of idleness.
   void end(const std::string& key);
+  // How many more can begin.
+  size_t room() const;
+  // Nothing begins any more, if nothing is open: else false, and nothing changes.
+  bool close();
   // Writes what is pending. At shutdown.
   absl::Status flush(const base::Context& context);
 

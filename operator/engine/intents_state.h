@@ -6,6 +6,7 @@
 #include <map>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <stop_token>
 #include <string>
 #include <thread>
@@ -32,8 +33,7 @@ struct Intents::State {
   // Somebody who waits: for an entry to be durable, or (no key) for everything pending to be written.
   struct Waiter {
     std::string key, value;
-    std::optional<std::string> before;  // what was open under the key when it was admitted
-    bool admitted = false;              // there was room: the entry is in open_
+    std::optional<std::string> before;  // what was open under the key
     bool in_batch = false;              // the write under way holds it
     std::optional<absl::Status> result;
     std::stop_source done;  // ends its sleep
@@ -50,9 +50,9 @@ struct Intents::State {
 
   // With mutex_ held.
   absl::Status usable() const;
+  absl::Status may_begin(const std::string& key) const;
   bool surely_durable(const std::string& key, const std::string& value) const;
   absl::Status wait(std::unique_lock<std::mutex>& lock, const base::Context& context, Waiter& waiter);
-  void admit();
   void retract(const Waiter& waiter);
   void finish(Waiter& waiter, absl::Status status);
   void finish_durable();
@@ -74,12 +74,14 @@ struct Intents::State {
   std::mutex mutex_;
   bool loaded_ = false;
   bool fenced_ = false;
-  bool uncertain_ = false;          // a write failed that may have been done all the same
-  Entries open_;                    // what should be stored
-  Entries durable_;                 // what was stored last for certain
-  std::string version_;             // of durable_
-  std::optional<Entries> attempt_;  // of the write under way, or of the one whose outcome is not known
-  std::list<Waiter*> waiters_;      // first come, first admitted
+  bool closed_ = false;
+  bool uncertain_ = false;           // a write failed that may have been done all the same
+  Entries open_;                     // what should be stored
+  Entries durable_;                  // what was stored last for certain
+  std::set<std::string> inherited_;  // keys of an earlier process
+  std::string version_;              // of durable_
+  std::optional<Entries> attempt_;   // of the write under way, or of the one whose outcome is not known
+  std::list<Waiter*> waiters_;       // whose context has not ended
   std::optional<base::Clock::Monotonic> flush_at_;  // finished keys leave then, if no other write takes them
   base::Clock::Monotonic next_write_ = base::Clock::Monotonic::min();
   std::condition_variable_any changed_;

@@ -17,9 +17,8 @@ constexpr std::chrono::seconds kWriteTimeout(30);
 // When the next write is due; nothing when there is none to make.
 std::optional<base::Clock::Monotonic> Intents::State::next_due() const {
   if (!usable().ok()) return std::nullopt;
-  const bool awaited = std::any_of(waiters_.begin(), waiters_.end(), [](const Waiter* waiter) {
-    return !waiter->result && (waiter->is_flush() || waiter->admitted);
-  });
+  const bool awaited =
+      std::any_of(waiters_.begin(), waiters_.end(), [](const Waiter* waiter) { return !waiter->result; });
   if (awaited) return next_write_;
   if (flush_at_) return std::max(*flush_at_, next_write_);
   return std::nullopt;
@@ -70,7 +69,7 @@ void Intents::State::write_once(std::stop_token stop) {
   if (open_ == durable_) return finish_durable();
   Entries batch = open_;
   attempt_ = batch;
-  for (Waiter* waiter : waiters_) waiter->in_batch = waiter->is_flush() || waiter->admitted;
+  for (Waiter* waiter : waiters_) waiter->in_batch = true;
   const std::string version = version_;
   lock.unlock();
   absl::StatusOr<std::string> saved = store_.save(context, backend_, batch, version);

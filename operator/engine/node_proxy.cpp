@@ -33,6 +33,10 @@ std::optional<std::pair<std::string, std::string>> split(const std::string& text
   return std::pair(text.substr(0, slash), text.substr(slash + 1));
 }
 
+std::string doubt_about(const std::string& name) {
+  return absl::StrCat("cannot tell whether volume ", name, " exists");
+}
+
 // What lists travel in is an object of the API server: a page must stay far below kMaxOperationText.
 constexpr int kPageEntries = 200;
 
@@ -235,7 +239,13 @@ absl::Status NodeProxy::remove(const Context& context, const std::string& volume
 
 absl::StatusOr<std::optional<Volume>> NodeProxy::find(const Context& context, const std::string& name) {
   if (on_owner()) return find_on_owners(context, name);
-  COLLAGE_ASSIGN_OR_RETURN(const Json result, calls_.read_anywhere(context, Verb::kFind, {{"name", name}}));
+  const Json arguments = {{"name", name}};
+  COLLAGE_ASSIGN_OR_RETURN(Json result, calls_.read_anywhere(context, Verb::kFind, arguments));
+  if (const std::string busy = calls_.busy_at(name); result.is_null() && !busy.empty()) {
+    // What is not there yet may come: that node answers once its create has ended.
+    if (!calls_.is_ready(busy)) return base::annotate(calls_.not_ready(busy), doubt_about(name));
+    COLLAGE_ASSIGN_OR_RETURN(result, calls_.run(context, busy, "", Verb::kFind, arguments));
+  }
   if (result.is_null()) return std::nullopt;
   return drivers::volume_from_json(result);
 }
@@ -250,7 +260,7 @@ absl::StatusOr<std::optional<Volume>> NodeProxy::find_on_owners(const Context& c
     if (answer.ok() && !answer->is_null()) return drivers::volume_from_json(*answer);
   }
   // Nowhere, if every node said so.
-  const std::string doubt = absl::StrCat("cannot tell whether volume ", name, " exists");
+  const std::string doubt = doubt_about(name);
   for (const auto& answer : answers) {
     if (!answer.ok()) return absl::UnavailableError(absl::StrCat(doubt, ": ", answer.status().message()));
   }

@@ -23,7 +23,8 @@ constexpr size_t kMaxOperationText = 256 << 10;
 // The list to write for these objects (as JSON, each at most kMaxOperationText). A few stay legible.
 base::Json list_of(const std::vector<std::string>& objects);
 
-// The objects of one of the lists. What is none is left out.
+// The objects of one of the lists. What is none is left out and, once for each such text, logged: by the
+// reason alone, since arguments and results may hold anything.
 std::vector<base::Json> operations_in(const base::Json& storage_node, std::string_view list);
 
 // Both have the same list: what is neither there is the same, too.

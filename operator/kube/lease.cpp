@@ -207,10 +207,11 @@ Lease::Lease(Client& client, LeaseOptions options, const base::Clock& clock)
 
 Lease::~Lease() = default;
 
-absl::Status Lease::acquire(const base::Context& context) {
+absl::Status Lease::acquire(const base::Context& context, MissingLease missing) {
   State& state = *state_;
+  if (missing == MissingLease::kFree) state.view.nobody_led();
   base::Backoff backoff(std::min(state.options.retry, kShortPause), state.options.retry);
-  std::string waiting_for;
+  std::optional<std::string> waiting_for;
   base::log::Seldom seldom;
   while (true) {
     COLLAGE_RETURN_IF_ERROR(context.status());
@@ -218,7 +219,9 @@ absl::Status Lease::acquire(const base::Context& context) {
     if (status.ok() && state.wait() > nanoseconds(0)) {
       backoff.reset();
       if (const std::string holder = state.view.holder(); holder != waiting_for) {
-        base::log::info(context, "waiting for the lease",
+        base::log::info(context,
+                        holder.empty() ? "the lease is missing: waiting until nobody can hold it any more"
+                                       : "waiting for the lease",
                         {{"lease", state.options.key.to_string()}, {"holder", holder}});
         waiting_for = holder;
       }

@@ -18,6 +18,12 @@ struct LeaseOptions {
   std::chrono::milliseconds retry = std::chrono::seconds(5);
 };
 
+// What a Lease that is missing at the first look means.
+enum class MissingLease {
+  kDeleted,  // perhaps under a leader that goes on for a moment: create it only once its time is over
+  kFree,     // nobody has led here yet: create it at once
+};
+
 // Leader election by a Lease that fences: holds_for() is measured on CLOCK_BOOTTIME from the moment before
 // the renewal was sent, so a leader that was stopped for a minute and continued holds nothing. The client
 // given here has no fence of its own.
@@ -27,7 +33,7 @@ class Lease final : public Fence {
   ~Lease() override;
 
   // Blocks until this process leads (OK) or the context ends.
-  absl::Status acquire(const base::Context& context);
+  absl::Status acquire(const base::Context& context, MissingLease missing = MissingLease::kDeleted);
   // Renews in a thread until stop; `on_lost` is called once, on that thread, if the lease is lost. It must
   // not call release().
   void keep(const base::Context& context, std::function<void()> on_lost);

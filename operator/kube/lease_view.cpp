@@ -26,11 +26,14 @@ LeaseView::LeaseView(std::string identity, nanoseconds duration, nanoseconds ren
 
 void LeaseView::observe(const Json* lease, nanoseconds now) {
   if (lease == nullptr) {
-    // Deleted by a person. Its last holder may still write: free_at_ stays.
+    // Deleted by a person. Its last holder, seen here or not, may still write.
+    if (!missing_) free_at_ = std::max(free_at_, now + duration_);
+    missing_ = true;
     lease_.reset();
     record_.reset();
     return;
   }
+  missing_ = false;
   LeaseRecord seen = parse_lease(*lease);
   // Any write counts as a sign of life of the holder: to wait too long is safe.
   const bool changed = !record_ || record_->resource_version != seen.resource_version;
@@ -74,6 +77,7 @@ Json LeaseView::give_up(base::Clock::Wall wall) const {
 }
 
 void LeaseView::held(const Json& lease, nanoseconds sent) {
+  missing_ = false;
   lease_ = std::make_shared<const Json>(lease);
   record_ = parse_lease(lease);
   held_until_ = sent + renew_deadline_;

@@ -27,15 +27,19 @@ LeaseRecord parse_lease(const base::Json& lease);
 //
 //   the holder  sent a renewal at S, and it was accepted: may write until S + renew_deadline, no longer
 //   any other   saw the record change last at R: may take the lease at R + duration, no earlier
+//               found at M that there is no Lease: may create it at M + duration, no earlier
 //
 // Since the others saw that renewal after it was sent (R >= S) and duration > renew_deadline, nobody takes it
 // while the holder may write, and what the holder sent at the last moment has duration - renew_deadline to
-// arrive. No date is ever compared: the clocks of two nodes need only run at about the same speed. Not thread
-// safe.
+// arrive. A Lease that is missing may have been deleted the moment before, under a holder that renewed it the
+// moment before that: the same holds of M. No date is ever compared: the clocks of two nodes need only run at
+// about the same speed. Not thread safe.
 class LeaseView {
  public:
   LeaseView(std::string identity, std::chrono::nanoseconds duration, std::chrono::nanoseconds renew_deadline);
 
+  // Nobody has led yet: that there is no Lease is no reason to wait.
+  void nobody_led() { missing_ = true; }
   // What the server showed (nullptr: no such Lease), in an answer that came at `now`.
   void observe(const base::Json* lease, std::chrono::nanoseconds now);
   // How long until this candidate may try to take the lease; zero: now.
@@ -62,6 +66,7 @@ class LeaseView {
   const std::chrono::nanoseconds renew_deadline_;
   std::shared_ptr<const base::Json> lease_;  // whole, so that fields we do not know are kept
   std::optional<LeaseRecord> record_;
+  bool missing_ = false;                 // there was no Lease at the last look
   std::chrono::nanoseconds free_at_{0};  // of the last record that another held
   std::optional<std::chrono::nanoseconds> held_until_;
 };

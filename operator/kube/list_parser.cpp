@@ -62,7 +62,7 @@ absl::StatusOr<ListPage> parse_list(std::string_view body,
     });
   } catch (const Json::exception& error) {
     // Cut short on its way; whoever asked reads the page again.
-    return absl::UnavailableError(base::cat("the list is not JSON: ", error.what()));
+    return absl::UnavailableError(base::cat("the list is ", base::not_json(error)));
   }
   if (!reader.status().ok()) return reader.status();
   if (!list.is_object()) return absl::UnavailableError("the list is not a JSON object");

@@ -78,13 +78,15 @@ absl::StatusOr<base::Json> AgentImpl::carry_out(const Context& context, const st
                                                 drivers::Verb verb, const base::Json& arguments) {
   if (verb == drivers::Verb::kHolds) return holds(context, backend, arguments);
   const std::optional<BackendTable::Backend> found = backends_.find(backend);
+  // Nothing final where this node cannot look: NOT_FOUND would say that a volume is gone.
   if (!found.has_value())
-    return absl::NotFoundError(absl::StrCat("node ", options_.node_name, " knows no backend ", backend));
+    return absl::UnavailableError(absl::StrCat("node ", options_.node_name, " knows no backend ", backend));
   if (found->driver == nullptr)
-    return absl::FailedPreconditionError(absl::StrCat("backend ", backend, ": ", found->message));
+    return absl::UnavailableError(absl::StrCat("backend ", backend, ": ", found->message));
   if (const std::string stuck = found->lane->stuck(); !stuck.empty()) return absl::UnavailableError(stuck);
   // A directory that is not the one it should be answers nothing, least of all that a volume is gone.
-  if (found->owned() && !found->ready && verb != drivers::Verb::kProbe) return not_ready(*found);
+  if (found->owned() && !found->ready && verb != drivers::Verb::kProbe)
+    return absl::UnavailableError(not_ready(*found).message());
   const base::Json asked = verb == drivers::Verb::kProbe && found->owned() ? own_probe(*found) : arguments;
   const std::string volume = changed_volume(verb, asked);
   absl::StatusOr<base::Json> result =
@@ -237,6 +239,7 @@ NodeStatus AgentImpl::status() const {
                                  .reason = troubled ? found->second.reason : kMountLost,
                                  .message = troubled ? found->second.message : made_again(path),
                                  .healed = !troubled,
+                                 .healed_at = troubled ? base::Clock::Wall{} : publication.healed_at,
                                  .pod = publication.pod});
     };
     tell(record.staging_path, {});

@@ -19,9 +19,11 @@ struct BackendConfig {  // of a StorageBackend, as far as a node needs it
   std::string name;
   std::string kind;
   std::shared_ptr<const base::Json> block;
-  std::string system_id;  // "" before the operator's first good probe
+  std::string system_id;   // "" before the operator's first good probe
+  std::string unreadable;  // why this version cannot read its spec; then kind and block are not known
   friend bool operator==(const BackendConfig& a, const BackendConfig& b) {
-    return a.name == b.name && a.kind == b.kind && a.block == b.block && a.system_id == b.system_id;
+    return a.name == b.name && a.kind == b.kind && a.block == b.block && a.system_id == b.system_id &&
+           a.unreadable == b.unreadable;
   }
 };
 
@@ -43,7 +45,8 @@ struct AbnormalMount {
   std::string path;
   std::string reason;  // "MountLost", "MountReplaced", "ReadOnly", "NotResponding"
   std::string message;
-  bool healed = false;  // MountLost: the mount was made again, for whoever looks from now on
+  bool healed = false;            // MountLost: the mount was made again, for whoever looks from now on
+  base::Clock::Wall healed_at{};  // when, with `healed`
   PodRef pod;
   friend bool operator==(const AbnormalMount&, const AbnormalMount&) = default;
 };
@@ -101,6 +104,7 @@ class Agent {
   // The backends that exist now; called at start and on each change.
   virtual void set_backends(std::vector<BackendConfig> backends) = 0;
   // A call of the driver port that only a node can make; drivers::Verb::kHolds: a question to this very node.
+  // UNAVAILABLE: this node cannot look now, and says nothing of any volume.
   virtual absl::StatusOr<base::Json> carry_out(const base::Context& context, const std::string& backend,
                                                drivers::Verb verb, const base::Json& arguments) = 0;
 

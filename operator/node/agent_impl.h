@@ -116,8 +116,7 @@ class AgentImpl : public Agent {
   void look_after(const base::Context& context, VolumeRecord record, const mount::MountTable& table);
   absl::Status check_still_here(const base::Context& context, const VolumeRecord& record);
   absl::Status heal_staging(const base::Context& context, VolumeRecord& record);
-  absl::Status heal_target(const base::Context& context, const VolumeRecord& record,
-                           const std::string& target);
+  absl::Status heal_target(const base::Context& context, VolumeRecord& record, const std::string& target);
 
   absl::Status not_ready(const BackendTable::Backend& backend) const;
   absl::StatusOr<VolumeLocks::Hold> begin(const base::Context& context, const std::string& handle);

@@ -65,6 +65,10 @@ std::shared_ptr<BackendTable::Backend> BackendTable::State::make(BackendConfig c
   auto backend = std::make_shared<Backend>();
   backend->kind = find_kind(*options.kinds, config.kind);
   backend->config = std::move(config);
+  if (!backend->config.unreadable.empty()) {
+    backend->message = backend->config.unreadable;
+    return backend;
+  }
   if (backend->kind == nullptr) {
     backend->message = absl::StrCat("this version has no driver of kind ", backend->config.kind);
     return backend;

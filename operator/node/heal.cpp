@@ -152,13 +152,14 @@ void AgentImpl::look_after(const Context& context, VolumeRecord record, const mo
     lost.push_back(target);
     news = news || !publication.lost;
     publication.lost = true;
+    publication.healed_at = {};
   }
   // On the disk first, so that a crash forgets nobody; told only when it is known what comes of it.
   if (news) static_cast<void>(journal_.write(record));
   const bool unstaged =
       staging_seen(record, Boot::kSame, table) == Seen::kNothing && was_there(record.staging_path);
   absl::Status healed;
-  bool restaged = false;
+  bool restaged = false, rebound = false;
   if (unstaged || !lost.empty()) {
     healed = check_still_here(context, record);
     if (healed.ok() && unstaged) {
@@ -167,6 +168,7 @@ void AgentImpl::look_after(const Context& context, VolumeRecord record, const mo
     }
     for (const std::string& target : lost) {
       if (healed.ok()) healed = heal_target(context, record, target);
+      rebound = rebound || healed.ok();
     }
     if (context.stopped()) return;
   }
@@ -184,7 +186,7 @@ void AgentImpl::look_after(const Context& context, VolumeRecord record, const mo
     }
     note(path, std::move(trouble));
   }
-  if (news || restaged) static_cast<void>(save_if_possible(context, record));
+  if (news || restaged || rebound) static_cast<void>(save_if_possible(context, record));
 }
 
 // Whether the volume is still this node's to mount: asked of the storage, since the journal is as old as the
@@ -229,12 +231,13 @@ absl::Status AgentImpl::heal_staging(const Context& context, VolumeRecord& recor
   return absl::OkStatus();
 }
 
-absl::Status AgentImpl::heal_target(const Context& context, const VolumeRecord& record,
-                                    const std::string& target) {
+absl::Status AgentImpl::heal_target(const Context& context, VolumeRecord& record, const std::string& target) {
   const std::string source = record.mode == VolumeMode::kBlock ? record.reached.path : record.staging_path;
-  const bool read_only = record.publications.at(target).read_only;
-  COLLAGE_RETURN_IF_ERROR(mounter_->bind(context, record.handle, source, target,
-                                         read_only ? mount::Writing::kReadOnly : mount::Writing::kAllowed));
+  Publication& publication = record.publications.at(target);
+  COLLAGE_RETURN_IF_ERROR(
+      mounter_->bind(context, record.handle, source, target,
+                     publication.read_only ? mount::Writing::kReadOnly : mount::Writing::kAllowed));
+  publication.healed_at = context.clock().wall();
   {
     std::lock_guard lock(mutex_);
     ++healed_;

@@ -25,6 +25,7 @@ struct Publication {
   PublishState state = PublishState::kPublishing;
   bool read_only = false;
   bool lost = false;  // its mount went away once: a container that was started then does not see the volume
+  base::Clock::Wall healed_at{};  // when it was made again; {}: it was not
   PodRef pod;
   friend bool operator==(const Publication&, const Publication&) = default;
 };

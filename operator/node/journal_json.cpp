@@ -88,6 +88,8 @@ absl::StatusOr<Json> to_json(const VolumeRecord& record) {
   for (const auto& [target, publication] : record.publications) {
     Json entry = {{"state", word(kPublishStates, publication.state)}, {"readOnly", publication.read_only}};
     if (publication.lost) entry["lost"] = true;
+    if (publication.healed_at != base::Clock::Wall{})
+      entry["healedAt"] = base::rfc3339_micro(publication.healed_at);
     if (const PodRef& pod = publication.pod; !pod.name.empty())
       entry["pod"] = {{"namespace", pod.name_space}, {"name", pod.name}, {"uid", pod.uid}};
     publications[target] = std::move(entry);
@@ -143,6 +145,7 @@ absl::StatusOr<VolumeRecord> record_from_json(const Json& json) {
     COLLAGE_RETURN_IF_ERROR(read_word(kPublishStates, entry, "state", publication.state));
     publication.read_only = base::get_bool(entry, "/readOnly");
     publication.lost = base::get_bool(entry, "/lost");
+    publication.healed_at = base::parse_rfc3339(base::get_string(entry, "/healedAt"));
     publication.pod = {base::get_string(entry, "/pod/namespace"), base::get_string(entry, "/pod/name"),
                        base::get_string(entry, "/pod/uid")};
   }

@@ -146,7 +146,7 @@ absl::Status AgentImpl::publish(const Context& context, const PublishRequest& re
   COLLAGE_RETURN_IF_ERROR(check_targets(request, record, target, read_only, table, done));
   if (done) return absl::OkStatus();
   Publication& publication = record.publications[target];
-  publication = {PublishState::kPublishing, read_only, false, request.pod};
+  publication = {.state = PublishState::kPublishing, .read_only = read_only, .pod = request.pod};
   COLLAGE_RETURN_IF_ERROR(save(record));
   // Crash here: recovery finds nothing mounted and forgets the publication. A mount of ours is adopted as it
   // is.

@@ -63,6 +63,7 @@ void AttachController::add_handlers() {
   world_.attachments.add_handler([this](const auto& before, const auto& after) {
     if (!started_) return;
     if (after == nullptr) {
+      ask_again(before->meta.name);
       enqueue_others(before->volume_name);
       return;
     }
@@ -131,13 +132,20 @@ bool AttachController::is_ours(const kube::Attachment& attachment) const {
   return world_.kind_of_driver(attachment.attacher) != nullptr;
 }
 
+// Whoever calls this saw something happen: a back-off comes back without it.
 void AttachController::enqueue(const kube::Attachment& attachment) {
   if (!is_ours(attachment)) return;
+  ask_again(attachment.meta.name);
   if (!attachment.meta.deleting) {
     if (!attachment.attached) attaches_.enqueue(attachment.meta.name);
     return;
   }
   if (ends_with_us(attachment)) detaches_.enqueue(attachment.meta.name);
+}
+
+void AttachController::ask_again(const std::string& attachment) {
+  std::lock_guard lock(mutex_);
+  next_question_.erase(attachment);
 }
 
 // Also one that another's finalizer keeps, until it says that it is attached no more.

@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <map>
 #include <mutex>
 #include <optional>
 #include <set>
@@ -58,6 +59,8 @@ class AttachController {
   void enqueue(const kube::Attachment& attachment);
   void enqueue_others(const std::string& volume);
   void enqueue_detaches(const std::string& node);
+  // The storage may be asked at once who holds the volume.
+  void ask_again(const std::string& attachment);
 
   // ---- attach.cpp
   kube::Outcome attach(const base::Context& context, const std::string& name);
@@ -94,6 +97,8 @@ class AttachController {
   absl::Status look_for_proof(const base::Context& context, const kube::Attachment& attachment,
                               const Detachment& detachment, const std::vector<std::string>& node_ids,
                               const std::string& machine, DetachFacts& facts);
+  bool is_elsewhere(const base::Context& context, const kube::Attachment& attachment,
+                    const Detachment& detachment, const std::vector<std::string>& node_ids);
   void ask_node(const base::Context& context, const Detachment& detachment, DetachFacts& facts);
   absl::StatusOr<DetachVerdict> judge_detach(const base::Context& context, const kube::Attachment& attachment,
                                              const Detachment& detachment,
@@ -117,6 +122,7 @@ class AttachController {
   engine::SharedReads<LiveNode> live_nodes_;
   std::mutex mutex_;
   std::set<std::string> again_;
+  std::map<std::string, base::Clock::Monotonic> next_question_;  // by attachments whose detach waits
   LanedController attaches_;
   LanedController detaches_;
 };

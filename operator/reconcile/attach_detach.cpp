@@ -17,6 +17,8 @@ namespace {
 
 constexpr std::chrono::milliseconds kBusy{50};
 constexpr std::chrono::seconds kAskTimeout{10};
+constexpr std::chrono::hours kAskEvery{1};  // the storage, when nothing happens
+constexpr std::chrono::minutes kAskFailed{10};
 constexpr char kWaitingForProof[] = "WaitingForProof";
 
 bool lists(const kube::Node& node, const std::string& name) {
@@ -160,12 +162,7 @@ absl::Status AttachController::look_for_proof(const base::Context& context,
     facts.absence = absence.value_or("");
     if (facts.absence.empty()) break;
   }
-  const absl::StatusOr<drivers::Volume> volume =
-      detachment.backend->driver->inspect(context.with_timeout(options_.call_timeout), detachment.volume_id);
-  facts.holder_elsewhere =
-      absl::IsNotFound(volume.status()) ||
-      (volume.ok() && !volume->attached_to.empty() &&
-       std::find(node_ids.begin(), node_ids.end(), volume->attached_to) == node_ids.end());
+  facts.holder_elsewhere = is_elsewhere(context, attachment, detachment, node_ids);
   if (!facts.node_newer || !facts.node_ready || facts.in_use || detach_allowed(facts).allowed)
     return absl::OkStatus();
 
@@ -180,6 +177,35 @@ absl::Status AttachController::look_for_proof(const base::Context& context,
     ask_node(context, detachment, facts);
   }
   return absl::OkStatus();
+}
+
+// Through a node each question costs writes to the API server, and a detach may wait for days: the storage is
+// asked after each event, and from time to time for what it alone knows. Only a proof counts; what is none is
+// not asked for again so soon.
+bool AttachController::is_elsewhere(const base::Context& context, const kube::Attachment& attachment,
+                                    const Detachment& detachment, const std::vector<std::string>& node_ids) {
+  const std::string& name = attachment.meta.name;
+  const auto now = context.clock().now();
+  {
+    std::lock_guard lock(mutex_);
+    auto& next = next_question_[name];
+    if (now < next) return false;
+    next = now + kAskEvery;  // before the question: an event meanwhile takes it off
+  }
+  const absl::StatusOr<drivers::Volume> volume =
+      detachment.backend->driver->inspect(context.with_timeout(options_.call_timeout), detachment.volume_id);
+  const bool elsewhere = absl::IsNotFound(volume.status()) ||
+                         (volume.ok() && !volume->attached_to.empty() &&
+                          std::find(node_ids.begin(), node_ids.end(), volume->attached_to) == node_ids.end());
+  // Its end may have been seen before the note of the question was made.
+  if (elsewhere || world_.attachments.get(name) == nullptr) {
+    ask_again(name);
+  } else if (!volume.ok()) {
+    std::lock_guard lock(mutex_);
+    if (const auto next = next_question_.find(name); next != next_question_.end())
+      next->second = now + kAskFailed;
+  }
+  return elsewhere;
 }
 
 // The agent compares its journal with the mounts and devices of its kernel: after a reboot there are none.

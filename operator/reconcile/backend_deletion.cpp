@@ -10,6 +10,7 @@
 #include "operator/engine/intent_record.h"
 #include "operator/engine/names.h"
 #include "operator/reconcile/backend_controller.h"
+#include "operator/reconcile/config_map_intents.h"
 #include "operator/reconcile/deletion_decision.h"
 #include "operator/reconcile/storage_classes.h"
 
@@ -35,13 +36,17 @@ std::vector<VolumeLeft> volumes_left(const World& world, const std::string& back
   return left;
 }
 
-std::vector<std::string> creates_under_way(const engine::Intents& intents) {
+// The claims of the creates under way; those whose intent cannot be read go to `unreadable`, as uids.
+std::vector<std::string> creates_under_way(const engine::Intents& intents,
+                                           std::vector<std::string>& unreadable) {
   std::vector<std::string> creates;
+  unreadable.clear();
   for (const auto& [uid, text] : intents.open()) {
-    const auto record = engine::decode_intent(uid, text);
-    creates.push_back(record.ok() && !record->claim.name.empty()
-                          ? absl::StrCat(record->claim.name_space, "/", record->claim.name)
-                          : uid);
+    if (const auto record = engine::decode_intent(uid, text); !record.ok()) {
+      unreadable.push_back(uid);
+    } else {
+      creates.push_back(absl::StrCat(record->claim.name_space, "/", record->claim.name));
+    }
   }
   return creates;
 }
@@ -82,8 +87,13 @@ kube::Outcome BackendController::reconcile_deleted(const base::Context& context,
     publish_backend(object, mine, absl::FailedPreconditionError("the StorageBackend is being deleted"));
   const drivers::Kind* const kind = mine.spec ? kind_named(mine.spec->kind) : nullptr;
   DeletionFacts left{.policy = mine.spec ? mine.spec->deletion_policy : engine::DeletionPolicy::kBlock,
-                     .volumes = volumes_left(world_, name),
-                     .creates = creates_under_way(*mine.intents)};
+                     .volumes = volumes_left(world_, name)};
+  left.creates = creates_under_way(*mine.intents, left.unreadable);
+  if (!left.unreadable.empty()) {  // a person may have taken them out since
+    if (absl::Status loaded = mine.intents->load(context); !loaded.ok()) return kube::Retry{loaded};
+    left.creates = creates_under_way(*mine.intents, left.unreadable);
+    left.intents = absl::StrCat(world_.name_space, "/", intents_config_map(name));
+  }
   const bool removes = left.policy == engine::DeletionPolicy::kDelete && kind != nullptr &&
                        std::any_of(left.volumes.begin(), left.volumes.end(),
                                    [](const VolumeLeft& volume) { return volume.retained; });
@@ -96,6 +106,8 @@ kube::Outcome BackendController::reconcile_deleted(const base::Context& context,
     facts.cluster = judge_cluster_of(object, mine);
   }
   const DeletionVerdict verdict = decide_deletion(left);
+  // A claim that was let in a moment ago may begin just now.
+  if (verdict.done && !mine.intents->close()) return kube::RequeueAfter{kCreatesEnd};
   if (!verdict.done) {
     facts.deletion_message = verdict.message;
     absl::Status trouble = remove_retained(context, object, verdict.to_remove, mine, facts.deletion_message);
@@ -108,8 +120,8 @@ kube::Outcome BackendController::reconcile_deleted(const base::Context& context,
   absl::Status status = remove_classes(context, world_, name);
   if (status.ok()) status = capacity_.remove(context, name);
   if (status.ok())
-    status = world_.client.remove(context, kube::kConfigMaps,
-                                  {world_.name_space, absl::StrCat("collage-intents-", name)}, {});
+    status =
+        world_.client.remove(context, kube::kConfigMaps, {world_.name_space, intents_config_map(name)}, {});
   if (status.ok()) status = keep_finalizer(context, object, false);
   if (!status.ok()) return kube::Retry{status};
   world_.backends.remove(name);

@@ -14,7 +14,7 @@ namespace {
 constexpr char kTokenAnnotation[] = "collage.storage/write";
 
 kube::Key key_of(const std::string& name_space, const std::string& backend) {
-  return {name_space, absl::StrCat("collage-intents-", backend)};
+  return {name_space, intents_config_map(backend)};
 }
 
 base::Json object_of(const kube::Key& key, const std::string& backend,
@@ -41,6 +41,10 @@ bool fate_unknown(const absl::Status& status) {
 }
 
 }  // namespace
+
+std::string intents_config_map(const std::string& backend) {
+  return absl::StrCat("collage-intents-", backend);
+}
 
 ConfigMapIntents::ConfigMapIntents(kube::Client& client, std::string name_space)
     : client_(client), name_space_(std::move(name_space)), identity_(base::random_hex(6)) {}

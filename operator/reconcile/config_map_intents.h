@@ -10,7 +10,10 @@
 
 namespace collage::reconcile {
 
-// The intents of each backend in a ConfigMap "collage-intents-<backend>" of the operator's namespace: data is
+// The name of the ConfigMap that holds a backend's intents: "collage-intents-<backend>".
+std::string intents_config_map(const std::string& backend);
+
+// The intents of each backend in a ConfigMap of the operator's namespace: data is
 // {claim uid: record}.
 //
 // Every save names the resourceVersion it builds on, so that a leader that was deposed without knowing it

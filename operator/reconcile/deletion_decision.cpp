@@ -37,7 +37,7 @@ DeletionVerdict decide_deletion(const DeletionFacts& facts) {
   // A create under way may still make a volume: without its intent nobody would know of it. That is waited
   // for whatever the policy is.
   const bool volumes_hold = facts.policy != DeletionPolicy::kOrphan && !facts.volumes.empty();
-  if (!volumes_hold && facts.creates.empty()) {
+  if (!volumes_hold && facts.creates.empty() && facts.unreadable.empty()) {
     verdict.done = true;
     return verdict;
   }
@@ -59,11 +59,18 @@ DeletionVerdict decide_deletion(const DeletionFacts& facts) {
     absl::StrAppend(&verdict.message, names.size(), " PersistentVolumes are on this backend (",
                     some_of(names), "), ", bound, " of them bound, ", attached, " attached");
     if (attached > 0) absl::StrAppend(&verdict.message, " to ", some_of({nodes.begin(), nodes.end()}));
-    absl::StrAppend(&verdict.message, facts.creates.empty() ? "" : "; ");
+    absl::StrAppend(&verdict.message, facts.creates.empty() && facts.unreadable.empty() ? "" : "; ");
   }
   if (!facts.creates.empty()) {
     absl::StrAppend(&verdict.message, facts.creates.size(), " creates are under way (",
-                    some_of(facts.creates), ")");
+                    some_of(facts.creates), ")", facts.unreadable.empty() ? "" : "; ");
+  }
+  if (!facts.unreadable.empty()) {
+    absl::StrAppend(&verdict.message, facts.unreadable.size(), " intents cannot be read (",
+                    some_of(facts.unreadable),
+                    "): remove the volumes \"pvc-<key>\" that the storage may "
+                    "have, then take these keys out of ConfigMap ",
+                    facts.intents);
   }
   absl::StrAppend(&verdict.message, ". ", remedy(facts.policy));
   if (facts.policy == DeletionPolicy::kDelete && !facts.identity.ok()) {

@@ -20,7 +20,9 @@ struct VolumeLeft {
 struct DeletionFacts {
   engine::DeletionPolicy policy = engine::DeletionPolicy::kBlock;
   std::vector<VolumeLeft> volumes;
-  std::vector<std::string> creates;  // open intents, as "<namespace>/<claim>" or the claim's UID
+  std::vector<std::string> creates;     // open intents, as "<namespace>/<claim>"
+  std::vector<std::string> unreadable;  // open intents that cannot be read, as their keys
+  std::string intents;                  // the ConfigMap that holds these
   // Why nothing may be removed on the word of the policy alone: another cluster of our id, storage that is
   // another one. OK when nothing speaks against it.
   absl::Status identity;

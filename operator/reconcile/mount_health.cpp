@@ -17,6 +17,7 @@ using base::Json;
 constexpr char kAbnormal[] = "VolumeConditionAbnormal";
 constexpr char kNormal[] = "VolumeConditionNormal";
 constexpr char kMountLost[] = "MountLost";
+constexpr std::chrono::seconds kMountsToStart{5};  // of a container, at most
 
 const Json* array_at(const Json& object, const char* pointer) {
   const Json* found = base::find(object, pointer);
@@ -44,6 +45,45 @@ std::set<std::string> volumes_of_claim(const Json& pod, const std::string& claim
   return names;
 }
 
+// The containers that mount this claim and do not see what the node mounts there later.
+std::set<std::string> without_new_mounts(const Json& pod, const std::string& claim) {
+  const std::set<std::string> names = volumes_of_claim(pod, claim);
+  std::set<std::string> containers;
+  const auto look = [&](const Json& container) {
+    if (const Json* devices = array_at(container, "/volumeDevices"); devices != nullptr) {
+      for (const Json& device : *devices) {
+        if (names.contains(base::get_string(device, "/name"))) return true;
+      }
+    }
+    const Json* mounts = array_at(container, "/volumeMounts");
+    if (mounts == nullptr) return false;
+    return std::any_of(mounts->begin(), mounts->end(), [&](const Json& mount) {
+      const std::string propagation = base::get_string(mount, "/mountPropagation");
+      return names.contains(base::get_string(mount, "/name")) && propagation != "HostToContainer" &&
+             propagation != "Bidirectional";
+    });
+  };
+  for (const char* kind : {"/spec/containers", "/spec/initContainers", "/spec/ephemeralContainers"}) {
+    const Json* list = array_at(pod, kind);
+    if (list == nullptr) continue;
+    for (const Json& container : *list) {
+      if (look(container)) containers.insert(base::get_string(container, "/name"));
+    }
+  }
+  return containers;
+}
+
+// Or will be, if ever again. A start soon after the healing counts as one before it: the container's mounts
+// may be older than its start, and who is blind writes into nothing.
+bool started_since(const Json& status, base::Clock::Wall healed_at, Known known) {
+  if (base::find(status, "/state/waiting") != nullptr || base::find(status, "/state/terminated") != nullptr)
+    return true;
+  if (healed_at == base::Clock::Wall{})
+    return known == Known::kInherited && base::get_int(status, "/restartCount") > 0;
+  const auto started = base::parse_rfc3339(base::get_string(status, "/state/running/startedAt"));
+  return started > healed_at + kMountsToStart;
+}
+
 }  // namespace
 
 std::vector<AbnormalMount> abnormal_mounts(const Json& storage_node) {
@@ -54,33 +94,27 @@ std::vector<AbnormalMount> abnormal_mounts(const Json& storage_node) {
     mounts.push_back({base::get_string(entry, "/volume"), base::get_string(entry, "/path"),
                       base::get_string(entry, "/reason"), base::get_string(entry, "/message"),
                       base::get_bool(entry, "/healed"), base::get_string(entry, "/pod/namespace"),
-                      base::get_string(entry, "/pod/name"), base::get_string(entry, "/pod/uid")});
+                      base::get_string(entry, "/pod/name"), base::get_string(entry, "/pod/uid"),
+                      base::parse_rfc3339(base::get_string(entry, "/healedAt"))});
   }
   return mounts;
 }
 
 bool sees_new_mounts(const Json& pod, const std::string& claim) {
-  const std::set<std::string> names = volumes_of_claim(pod, claim);
-  for (const char* kind : {"/spec/containers", "/spec/initContainers", "/spec/ephemeralContainers"}) {
-    const Json* containers = array_at(pod, kind);
-    if (containers == nullptr) continue;
-    for (const Json& container : *containers) {
-      if (const Json* devices = array_at(container, "/volumeDevices"); devices != nullptr) {
-        for (const Json& device : *devices) {
-          if (names.contains(base::get_string(device, "/name"))) return false;
-        }
-      }
-      const Json* mounts = array_at(container, "/volumeMounts");
-      if (mounts == nullptr) continue;
-      for (const Json& mount : *mounts) {
-        const std::string propagation = base::get_string(mount, "/mountPropagation");
-        if (names.contains(base::get_string(mount, "/name")) && propagation != "HostToContainer" &&
-            propagation != "Bidirectional")
-          return false;
-      }
+  return without_new_mounts(pod, claim).empty();
+}
+
+bool still_blind(const Json& pod, const std::string& claim, base::Clock::Wall healed_at, Known known) {
+  std::set<std::string> blind = without_new_mounts(pod, claim);
+  for (const char* kind :
+       {"/status/containerStatuses", "/status/initContainerStatuses", "/status/ephemeralContainerStatuses"}) {
+    const Json* statuses = array_at(pod, kind);
+    if (statuses == nullptr) continue;
+    for (const Json& status : *statuses) {
+      if (started_since(status, healed_at, known)) blind.erase(base::get_string(status, "/name"));
     }
   }
-  return true;
+  return !blind.empty();
 }
 
 struct MountHealth::Subject {
@@ -98,6 +132,26 @@ MountHealth::MountHealth(World& world)
     };
     if (mounts(before) != mounts(after)) controller_.enqueue((after ? after : before)->meta.name);
   });
+}
+
+void MountHealth::start(const base::Context& context) {
+  for (const auto& object : world_.storage_nodes.list()) {
+    std::vector<AbnormalMount> healed = abnormal_mounts(*object->json);
+    std::erase_if(healed, [](const AbnormalMount& mount) { return !mount.healed; });
+    if (healed.empty()) continue;
+    std::lock_guard lock(mutex_);
+    inherited_[object->meta.name] = std::move(healed);
+  }
+  controller_.start(context);
+}
+
+Known MountHealth::how_known(const std::string& node, const AbnormalMount& mount) const {
+  std::lock_guard lock(mutex_);
+  const auto found = inherited_.find(node);
+  if (found == inherited_.end()) return Known::kSeen;
+  return std::find(found->second.begin(), found->second.end(), mount) == found->second.end()
+             ? Known::kSeen
+             : Known::kInherited;
 }
 
 kube::Outcome MountHealth::reconcile(const base::Context& context, const std::string& node) {
@@ -133,6 +187,7 @@ kube::Outcome MountHealth::reconcile(const base::Context& context, const std::st
     } else {
       told_[node] = std::move(before);
     }
+    if (status.ok()) inherited_.erase(node);
   }
   if (!status.ok()) return kube::Retry{status};
   return kube::Done{};
@@ -155,7 +210,8 @@ absl::Status MountHealth::tell(const base::Context& context, const std::string& 
   const std::string message =
       absl::StrCat("volume ", volume.meta.name, " on node ", node, ": ", mount.message);
   const kube::Key claim{volume.claim_namespace.str(), volume.claim_name};
-  if (!volume.claim_name.empty()) {
+  const Known known = how_known(node, mount);
+  if (!volume.claim_name.empty() && known == Known::kSeen) {
     world_.events.event(
         {kube::kPersistentVolumeClaims.api_version(), std::string(kube::kPersistentVolumeClaims.kind),
          claim.name_space, claim.name, volume.claim_uid, ""},
@@ -163,15 +219,16 @@ absl::Status MountHealth::tell(const base::Context& context, const std::string& 
   }
   const bool of_claim = !mount.pod_uid.empty() && mount.pod_namespace == claim.name_space;
   if (!of_claim) return absl::OkStatus();
-  world_.events.event(pod_target(mount), kube::EventType::kWarning, kAbnormal, message);
+  if (known == Known::kSeen)
+    world_.events.event(pod_target(mount), kube::EventType::kWarning, kAbnormal, message);
   const bool deletes = subject.backend != nullptr && subject.backend->spec.on_mount_lost == "DeletePod";
   if (!deletes || mount.reason != kMountLost) return absl::OkStatus();
-  return pod_lost_mount(context, node, mount, subject);
+  return pod_lost_mount(context, node, mount, subject, known);
 }
 
 // Crash after the deletion: the pod is gone, or its uid is another's, the next time.
 absl::Status MountHealth::pod_lost_mount(const base::Context& context, const std::string& node,
-                                         const AbnormalMount& mount, const Subject& subject) {
+                                         const AbnormalMount& mount, const Subject& subject, Known known) {
   const kube::Key key{mount.pod_namespace, mount.pod_name};
   const std::string& backend = subject.backend->spec.name;
   const auto forbidden = [&](const absl::Status& status) {
@@ -191,7 +248,8 @@ absl::Status MountHealth::pod_lost_mount(const base::Context& context, const std
                      base::get_string(*pod, "/spec/nodeName") == node &&
                      !volumes_of_claim(*pod, claim).empty();
   if (!is_it) return absl::OkStatus();
-  if (mount.healed && sees_new_mounts(*pod, claim)) {
+  if (mount.healed && !still_blind(*pod, claim, mount.healed_at, known)) {
+    if (known == Known::kInherited) return absl::OkStatus();
     world_.events.event(pod_target(mount), kube::EventType::kNormal, kNormal,
                         absl::StrCat("volume ", subject.volume->meta.name,
                                      ": the mount was made again, and the pod sees it"));

@@ -25,6 +25,9 @@ constexpr size_t kThreads = 32;       // of one backend
 constexpr size_t kMaxMessage = 4096;  // of an answer, in bytes
 constexpr auto kMeasureEvery = std::chrono::seconds(30);
 constexpr auto kMeasureTimeout = std::chrono::seconds(10);
+constexpr char kRemedy[] =
+    "where the operator accepts it, this agent is older: update the DaemonSet; else correct the "
+    "StorageBackend";
 
 kube::ReflectorOptions only(const std::string& name, kube::ReflectorOptions options) {
   options.selector.field_selector = absl::StrCat("metadata.name=", name);
@@ -53,6 +56,8 @@ Json state_json(const node::NodeStatus& state) {
                   {"reason", mount.reason},
                   {"message", mount.message},
                   {"healed", mount.healed}};
+    if (mount.healed && mount.healed_at != base::Clock::Wall{})
+      entry["healedAt"] = base::rfc3339_micro(mount.healed_at);
     if (!mount.pod.name.empty())
       entry["pod"] = {{"namespace", mount.pod.name_space}, {"name", mount.pod.name}, {"uid", mount.pod.uid}};
     abnormal.push_back(std::move(entry));
@@ -169,15 +174,39 @@ absl::Status NodeAgent::ready() const {
 
 void NodeAgent::backends_changed() {
   std::vector<node::BackendConfig> configs;
+  std::map<std::string, std::string> unreadable;
   for (const auto& object : backends_.list()) {
     auto spec = engine::parse_backend_spec(*object->json, kinds_);
-    if (!spec.ok()) continue;  // the operator says so in its conditions
+    if (!spec.ok()) {
+      const std::string why(spec.status().message());
+      unreadable[object->meta.name] = why;
+      // Listed all the same: what the agent knows of its storage must outlive this.
+      configs.push_back({.name = object->meta.name,
+                         .unreadable = absl::StrCat(
+                             "agent ", version_, " cannot read this StorageBackend: ", why, ": ", kRemedy)});
+      continue;
+    }
     std::lock_guard lock(mutex_);
     auto& block = blocks_[spec->name];
     if (!block || *block != *spec->block) block = spec->block;
-    configs.push_back({spec->name, spec->kind, block, base::get_string(*object->json, "/status/systemID")});
+    configs.push_back(
+        {spec->name, spec->kind, block, base::get_string(*object->json, "/status/systemID"), ""});
   }
   std::sort(configs.begin(), configs.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
+  std::map<std::string, std::string> news;
+  {
+    std::lock_guard lock(mutex_);
+    for (const auto& [name, why] : unreadable) {
+      const auto before = unreadable_.find(name);
+      if (before == unreadable_.end() || before->second != why) news[name] = why;
+      capacities_.erase(name);
+    }
+    unreadable_ = std::move(unreadable);
+  }
+  for (const auto& [name, why] : news) {
+    base::log::warning(context_, "a StorageBackend cannot be read by this version of the agent",
+                       {{"backend", name}, {"version", version_}, {"error", why}, {"remedy", kRemedy}});
+  }
   agent_.set_backends(std::move(configs));
 }
 

@@ -52,11 +52,12 @@ class NodeAgent {
   mutable std::mutex mutex_;
   std::condition_variable subject_free_;
   std::map<std::string, std::shared_ptr<const base::Json>> blocks_;  // the last parsed block of each backend
-  std::set<std::string> listed_;                                     // ids in spec.operations
-  std::set<std::string> taken_;                          // ids begun here; kept until they leave the list
-  std::map<std::string, std::string> answers_;           // by id; as in status.operations
-  std::set<std::string> busy_;                           // volumes that an operation works on
-  std::string written_state_, written_answers_;          // the status as last written
+  std::map<std::string, std::string> unreadable_;  // backends whose spec this version cannot read -> why
+  std::set<std::string> listed_;                   // ids in spec.operations
+  std::set<std::string> taken_;                    // ids begun here; kept until they leave the list
+  std::map<std::string, std::string> answers_;     // by id; as in status.operations
+  std::set<std::string> busy_;                     // volumes that an operation works on
+  std::string written_state_, written_answers_;    // the status as last written
   std::map<std::string, drivers::Capacity> capacities_;  // of each ready backend, as told to the cluster
   std::map<std::string, bool> measuring_;                // backends being measured -> once more afterwards
   bool measure_soon_ = false;

@@ -176,8 +176,7 @@ kube::Outcome Provisioner::reconcile(const base::Context& context, const std::st
     case ProvisionStep::kDone:
       // Made by us with the answer lost, or by an earlier process. Another volume than the one in hand: see
       // publish().
-      if (work != nullptr && work->volume.has_value() &&
-          volume->handle != drivers::volume_handle(work->backend, work->volume->id)) {
+      if (work != nullptr && !stands_for(*volume, *work)) {
         work->unwanted = true;
         return abandon(context, work);
       }
@@ -245,7 +244,8 @@ Provisioner::WorkPtr Provisioner::find_work(const std::string& uid) const {
 
 void Provisioner::end(const Work& work) {
   const BackendPtr backend = world_.backends.get(work.backend);
-  (backend == nullptr ? work.intents : backend->intents)->end(work.id.uid);
+  const std::shared_ptr<engine::Intents> intents = backend == nullptr ? work.intents : backend->intents;
+  intents->end(work.id.uid);
   const bool gave_back = world_.usage.release(work.backend, engine::volume_name(work.id.uid));
   const std::string uid = work.id.uid, used = work.backend;
   {
@@ -254,6 +254,7 @@ void Provisioner::end(const Work& work) {
     works_.erase(uid);
   }
   if (gave_back) room_came_free(used);
+  next_in_line(used, *intents);
 }
 
 void Provisioner::wait_for(const std::string& key, const std::string& backend) {
@@ -276,6 +277,33 @@ void Provisioner::room_came_free(const std::string& backend) {
     full_.erase(found);
   }
   for (const std::string& key : keys) lanes_.enqueue_after(key, kRoomSettles);
+}
+
+kube::Outcome Provisioner::wait_in_line(const kube::Claim& claim, const engine::Backend& backend) {
+  const Id id = Id::of(claim);
+  {
+    std::lock_guard lock(mutex_);
+    line_[backend.spec.name].insert(id.to_key());
+  }
+  event(id, kube::EventType::kRoutine, "Provisioning",
+        absl::StrCat("StorageBackend \"", backend.spec.name, "\" has ", engine::Intents::kMaxEntries,
+                     " creates under way, as many as it may have: this one begins when one of them ends"));
+  next_in_line(backend.spec.name, *backend.intents);  // one may have ended just now
+  return kube::RequeueAfter{options_.slow_retry};
+}
+
+void Provisioner::next_in_line(const std::string& backend, const engine::Intents& intents) {
+  std::vector<std::string> keys;
+  {
+    std::lock_guard lock(mutex_);
+    const auto found = line_.find(backend);
+    if (found == line_.end()) return;
+    std::set<std::string>& line = found->second;
+    for (size_t room = intents.room(); room > 0 && !line.empty(); --room)
+      keys.push_back(std::move(line.extract(line.begin()).value()));
+    if (line.empty()) line_.erase(found);
+  }
+  for (const std::string& key : keys) lanes_.enqueue(key);
 }
 
 void Provisioner::waits_no_more(const std::string& key) {

@@ -136,13 +136,15 @@ class Provisioner {
   kube::Outcome remove_volume(const base::Context& context, const WorkPtr& work,
                               const engine::Backend& backend);
   // Makes certain that no volume is left after a final error (`cause`), or after an earlier process: removes
-  // one of our name. FAILED_PRECONDITION: there is one and it is not ours.
-  absl::Status settle(const base::Context& context, const Work& work, const engine::Backend& backend,
-                      const absl::Status& cause);
+  // one of our name that is ours. An error, whatever its code: it is not certain.
+  enum class Settled { kNothingLeft, kNotOurs };
+  absl::StatusOr<Settled> settle(const base::Context& context, const Work& work,
+                                 const engine::Backend& backend, const absl::Status& cause);
   // As settle(), for a create of an earlier process whose request cannot be made any more: believes find()
   // only after a while.
   kube::Outcome settle_unknown(const base::Context& context, const WorkPtr& work,
                                const engine::Backend& backend);
+  bool stands_for(const kube::Volume& volume, const Work& work) const;
   bool is_referred_to(const std::string& backend, const std::string& handle) const;
 
   // ---- provision_replay.cpp
@@ -159,6 +161,9 @@ class Provisioner {
   void waits_for_room(const std::string& key, const std::string& backend);
   void room_came_free(const std::string& backend);
   void event(const Id& id, kube::EventType type, const std::string& reason, const std::string& message);
+  // As many creates as may be are under way: begins when one of them ends.
+  kube::Outcome wait_in_line(const kube::Claim& claim, const engine::Backend& backend);
+  void next_in_line(const std::string& backend, const engine::Intents& intents);
   // An event; then slowly again, and at once when the claim, its class or its backend changes.
   kube::Outcome refuse(const kube::Claim& claim, const absl::Status& why);
   // An event; then again with back-off.
@@ -171,6 +176,7 @@ class Provisioner {
   std::map<std::string, WorkPtr> works_;               // by claim uid
   std::map<std::string, std::string> waiting_;         // key -> backend whose change may help
   std::map<std::string, std::set<std::string>> full_;  // backend -> keys that one of its limits refused
+  std::map<std::string, std::set<std::string>> line_;  // backend -> keys that wait for a create to end
   // Backends whose intents were replayed, with the intents: a backend that is made anew has others.
   std::map<std::string, std::weak_ptr<engine::Intents>> replayed_;
   std::atomic<bool> started_ = false;

@@ -2,6 +2,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
 #include "base/status.h"
@@ -26,8 +27,15 @@ kube::Outcome Provisioner::abandon(const base::Context& context, const WorkPtr& 
   wait_for(work->id.to_key(), work->backend);
   const BackendPtr backend = world_.backends.get(work->backend);
   // Nothing is lost: the intent stays until the backend is back.
-  if (backend == nullptr || backend->spec.paused || !backend->identity.ok())
+  if (backend == nullptr || backend->spec.paused || !backend->identity.ok()) {
+    base::log::warning(context, "an abandoned create waits for its StorageBackend",
+                       {{"backend", work->backend},
+                        {"volume", name},
+                        {"reason", backend == nullptr     ? world_.why_not_in_use(work->backend)
+                                   : backend->spec.paused ? std::string("spec.paused is true")
+                                                          : std::string(backend->identity.message())}});
     return kube::RequeueAfter{options_.slow_retry};
+  }
   if (work->unwanted && work->volume.has_value()) return remove_volume(context, work, *backend);
 
   // Our own write, by an earlier process or with its answer lost, may have made the object, which then has an
@@ -36,9 +44,7 @@ kube::Outcome Provisioner::abandon(const base::Context& context, const WorkPtr& 
   if (object.ok()) {
     const absl::StatusOr<kube::Volume> live = kube::parse<kube::Volume>(*object);
     const std::string handle = live.ok() ? live->handle : "";
-    const bool other =
-        work->volume.has_value() && handle != drivers::volume_handle(work->backend, work->volume->id);
-    if (!other) {
+    if (live.ok() && stands_for(*live, *work)) {
       base::log::info(context, "an abandoned create has its PersistentVolume", {{"volume", handle}});
       end(*work);
       return kube::Done{};
@@ -68,9 +74,8 @@ kube::Outcome Provisioner::pursue(const base::Context& context, const WorkPtr& w
   if (engine::classify(engine::Operation::kCreate, volume.status()) == engine::ErrorClass::kUnderWay) {
     return kube::Retry{base::annotate(volume.status(), "pursue a create that nobody waits for")};
   }
-  absl::Status settled = settle(context, *work, backend, volume.status());
-  if (!settled.ok() && !absl::IsFailedPrecondition(settled)) return kube::Retry{settled};
-  if (!settled.ok()) base::log::warning(context, "a volume of our name is left alone", {{"error", settled}});
+  if (auto settled = settle(context, *work, backend, volume.status()); !settled.ok())
+    return kube::Retry{settled.status()};
   end(*work);
   return kube::Done{};
 }
@@ -108,8 +113,9 @@ kube::Outcome Provisioner::remove_volume(const base::Context& context, const Wor
   return kube::Done{};
 }
 
-absl::Status Provisioner::settle(const base::Context& context, const Work& work,
-                                 const engine::Backend& backend, const absl::Status& cause) {
+absl::StatusOr<Provisioner::Settled> Provisioner::settle(const base::Context& context, const Work& work,
+                                                         const engine::Backend& backend,
+                                                         const absl::Status& cause) {
   const std::string name = engine::volume_name(work.id.uid);
   const drivers::DriverInfo& info = backend.driver->info();
   if (info.control == drivers::ControlPlace::kOwnerNode) {
@@ -124,7 +130,7 @@ absl::Status Provisioner::settle(const base::Context& context, const Work& work,
   }
   auto found = backend.driver->find(context, name);
   if (!found.ok()) return base::annotate(found.status(), absl::StrCat("look for volume ", name));
-  if (!found->has_value()) return absl::OkStatus();
+  if (!found->has_value()) return Settled::kNothingLeft;
   const drivers::Volume& volume = **found;
   const std::string handle = drivers::volume_handle(work.backend, volume.id);
   const auto tag = volume.tags.find(drivers::kTagCluster);
@@ -132,16 +138,18 @@ absl::Status Provisioner::settle(const base::Context& context, const Work& work,
   const bool tagged_otherwise = tag != volume.tags.end() && !tagged_ours;
   // A cluster that was restored from a copy knows the same claims. What existed before us is removed only if
   // it says that it is ours.
-  if (tagged_otherwise || (absl::IsAlreadyExists(cause) && !tagged_ours)) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("volume ", handle, " has our name but was not made by this cluster"));
-  }
-  if (is_referred_to(work.backend, handle)) {
-    return absl::FailedPreconditionError(absl::StrCat("volume ", handle, " belongs to a PersistentVolume"));
-  }
+  const auto left_alone = [&](const char* why) {
+    base::log::warning(context, "a volume of our name is left alone", {{"volume", handle}, {"reason", why}});
+    return Settled::kNotOurs;
+  };
+  if (tagged_otherwise || (absl::IsAlreadyExists(cause) && !tagged_ours))
+    return left_alone("it was not made by this cluster");
+  if (is_referred_to(work.backend, handle)) return left_alone("it belongs to a PersistentVolume");
   const VolumeLocks::Hold hold = world_.locks.try_hold(handle);
   if (!hold) return absl::UnavailableError(absl::StrCat("volume ", handle, " is being worked on"));
-  return base::annotate(backend.driver->remove(context, volume.id), absl::StrCat("remove volume ", handle));
+  if (absl::Status removed = backend.driver->remove(context, volume.id); !removed.ok())
+    return base::annotate(removed, absl::StrCat("remove volume ", handle));
+  return Settled::kNothingLeft;
 }
 
 kube::Outcome Provisioner::settle_unknown(const base::Context& context, const WorkPtr& work,
@@ -153,13 +161,20 @@ kube::Outcome Provisioner::settle_unknown(const base::Context& context, const Wo
   if (now < until)
     return kube::RequeueAfter{std::chrono::duration_cast<std::chrono::milliseconds>(until - now) +
                               std::chrono::milliseconds(1)};
-  absl::Status settled = settle(context, *work, backend, absl::OkStatus());
-  if (!settled.ok() && !absl::IsFailedPrecondition(settled)) return kube::Retry{settled};
-  if (!settled.ok()) base::log::warning(context, "a volume of our name is left alone", {{"error", settled}});
+  if (auto settled = settle(context, *work, backend, absl::OkStatus()); !settled.ok())
+    return kube::Retry{settled.status()};
   const std::string key = work->id.to_key();
   end(*work);
   lanes_.enqueue(key);  // a claim that is still there starts over
   return kube::Done{};
+}
+
+// After a restart the id is not known; it ends with the name that we gave.
+bool Provisioner::stands_for(const kube::Volume& volume, const Work& work) const {
+  if (work.volume.has_value()) return volume.handle == drivers::volume_handle(work.backend, work.volume->id);
+  const auto handle = drivers::parse_handle(volume.handle);
+  return handle.ok() && handle->backend == work.backend &&
+         (volume.claim_uid == work.id.uid || absl::EndsWith(handle->id, engine::volume_name(work.id.uid)));
 }
 
 bool Provisioner::is_referred_to(const std::string& backend, const std::string& handle) const {

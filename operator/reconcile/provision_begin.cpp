@@ -73,6 +73,7 @@ kube::Outcome Provisioner::begin(const base::Context& context, const kube::Claim
   if (absl::Status status = check_namespace(*backend, cached.meta.name_space.str()); !status.ok()) {
     return absl::IsPermissionDenied(status) ? refuse(cached, status) : retry(cached, status);
   }
+  if (backend->intents->room() == 0) return wait_in_line(cached, *backend);
   return begin_on(context, cached, kind, storage_class, *parameters, backend);
 }
 
@@ -163,7 +164,14 @@ kube::Outcome Provisioner::record_intent(const base::Context& context, const Wor
   if (absl::Status status = work->intents->begin(context, work->id.uid, *record); !status.ok()) {
     end(*work);  // the driver was not called: there is no volume
     wait_for(work->id.to_key(), work->backend);
-    return kube::Retry{base::annotate(status, "record that the create has begun")};
+    if (absl::IsResourceExhausted(status)) return wait_in_line(claim, backend);
+    status = base::annotate(status, "record that the create has begun");
+    // The others end by themselves, in silence: another process leads, this one stops, the backend is going.
+    if (!absl::IsPermissionDenied(status) && !absl::IsInvalidArgument(status)) return kube::Retry{status};
+    return retry(claim, absl::Status(status.code(),
+                                     absl::StrCat(status.message(),
+                                                  "; the operator must be able to write this ConfigMap: see "
+                                                  "its Role, and the quotas and webhooks of the namespace")));
   }
   return kube::Done{};
 }

@@ -92,10 +92,12 @@ kube::Outcome Provisioner::create_failed(const base::Context& context, const Wor
   const engine::ErrorClass meaning = engine::classify(engine::Operation::kCreate, status);
   // The request is kept and sent again as it is, also when the claim is deleted meanwhile.
   if (meaning == engine::ErrorClass::kUnderWay) return retry(claim, status);
-  if (absl::Status settled = settle(context, *work, backend, status); !settled.ok()) {
-    base::log::warning(context, "not certain that a failed create left nothing", {{"error", settled}});
-    return retry(claim, status);
+  const absl::StatusOr<Settled> settled = settle(context, *work, backend, status);
+  if (!settled.ok()) {
+    base::log::warning(context, "not certain that a failed create left nothing",
+                       {{"error", settled.status()}});
   }
+  if (!settled.ok() || *settled == Settled::kNotOurs) return retry(claim, status);
   const std::string key = work->id.to_key();
   const bool place_matters = work->place_matters;
   end(*work);

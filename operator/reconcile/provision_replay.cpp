@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/status.h"
 #include "operator/engine/names.h"
+#include "operator/reconcile/config_map_intents.h"
 #include "operator/reconcile/provision.h"
 
 // What an earlier process began and did not end. Runs once a backend, when the caches are whole and before
@@ -31,18 +32,24 @@ kube::Outcome Provisioner::replay(const base::Context& context, const std::strin
     if (!record.ok()) {
       // Written by a later version, perhaps: kept. The claim, if it is still there, begins anew under the
       // same name.
-      base::log::error(context, "an intent cannot be read and is kept",
-                       {{"backend", backend_name}, {"claim_uid", uid}, {"error", record.status()}});
+      base::log::error(context,
+                       "an intent cannot be read and is kept: see whether the storage has the volume, then "
+                       "take the key out of the ConfigMap and restart the operator",
+                       {{"backend", backend_name},
+                        {"config_map", intents_config_map(backend_name)},
+                        {"key", uid},
+                        {"volume", engine::volume_name(uid)},
+                        {"error", record.status()}});
       continue;
     }
     const auto volume = world_.volumes.get(engine::volume_name(uid));
-    if (volume != nullptr && volume->claim_uid == uid) {
-      backend->intents->end(uid);
-      continue;
-    }
     auto work = std::make_shared<Work>();
     work->id = {record->claim.name_space, record->claim.name, uid};
     work->backend = backend_name;
+    if (volume != nullptr && stands_for(*volume, *work)) {
+      backend->intents->end(uid);
+      continue;
+    }
     work->intents = backend->intents;
     work->record = *std::move(record);
     work->begun = context.clock().now();

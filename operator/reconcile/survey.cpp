@@ -118,7 +118,7 @@ kube::Outcome VolumeSurvey::run(const base::Context& context, const std::string&
   if (!volumes.ok()) {
     base::log::warning(context, "volumes cannot be counted at the storage",
                        {{"backend", name}, {"error", volumes.status()}});
-    return kube::RequeueAfter{spread(options_.every)};
+    return kube::RequeueAfter{spread(asks_itself ? options_.every : options_.every_through_nodes)};
   }
   std::set<std::string> creates;
   if (backend->intents != nullptr) {

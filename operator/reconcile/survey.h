@@ -19,8 +19,8 @@ struct SurveyOptions {
   // again.
   std::chrono::milliseconds after = std::chrono::seconds(30);
   // Where the operator itself asks the storage. Through a node a list costs writes to the API server: there
-  // it is done on the occasions above, and from time to time while there are orphans, so that an idle cluster
-  // stays idle.
+  // it is done on the occasions above, and from time to time while there are orphans or the list fails, so
+  // that an idle cluster stays idle.
   std::chrono::milliseconds every = std::chrono::minutes(5);
   std::chrono::milliseconds every_through_nodes = std::chrono::hours(1);
   std::chrono::milliseconds timeout = std::chrono::minutes(1);

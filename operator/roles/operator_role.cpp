@@ -102,6 +102,14 @@ absl::Status flush_intents(const base::Context& context, reconcile::World& world
   return status;
 }
 
+// Only a leader writes a StorageBackend's status: where there is none nobody has led.
+kube::MissingLease missing_lease(const reconcile::World& world) {
+  for (const auto& object : world.backend_objects.list()) {
+    if (base::find(*object->json, "/status") != nullptr) return kube::MissingLease::kDeleted;
+  }
+  return kube::MissingLease::kFree;
+}
+
 int run(const Options& options) {
   base::Process process;
   const base::Context context(process.stop());
@@ -152,7 +160,7 @@ int run(const Options& options) {
   // A replica that does not lead keeps its caches warm, so that it can take over at once.
   world.start(context);
   int code = 0;
-  if (world.wait_synced(context).ok() && lease.acquire(context).ok()) {
+  if (world.wait_synced(context).ok() && lease.acquire(context, missing_lease(world)).ok()) {
     log::info(context, "leading", {{"identity", identity}});
     lease.keep(context, [&] {
       log::error(context, "the lease is lost: another replica may lead, this one ends",

@@ -28,6 +28,33 @@ TEST(Json, SaysWhereItIsNotJson) {
               ::testing::Not(HasSubstr("json.exception")));
 }
 
+// What is parsed may be a Secret, and the message goes to logs.
+TEST(Json, SaysNothingOfTheTextThatIsNotJson) {
+  struct Case {
+    std::string_view name, text, reason;
+  };
+  for (const Case& c : std::initializer_list<Case>{
+           {"cut short in a value", R"({"data":{"password":"planted)", "missing closing quote"},
+           {"cut short in a key", R"({"data":{"planted)", "missing closing quote"},
+           {"wrong escape", R"({"password":"planted\q"})", "forbidden character after backslash"},
+           {"wrong code point", R"({"password":"planted\ud800planted"})", "surrogate"},
+           {"not UTF-8", "{\"password\":\"planted\xff\"}", "ill-formed UTF-8"},
+           {"control character", "{\"password\":\"planted\nplanted\"}", "control character"},
+           {"no literal", R"({"password":planted})", "invalid literal"},
+           {"half a literal", R"({"password":tr-planted})", "invalid literal"},
+           {"bad number", R"({"password":-planted})", "invalid number"},
+           {"number that is cut short", R"({"password":7351e)", "invalid number"},
+           {"number too large", R"({"password":7351e99999})", "too large"},
+           {"two values", R"({"password":"planted" "planted"})", "unexpected string literal"},
+           {"quotes the library's own words", R"(["; last read: 'planted)", "missing closing quote"}}) {
+    const std::string message(parse_json(c.text).status().message());
+    EXPECT_THAT(message, HasSubstr(c.reason)) << c.name;
+    for (const char* planted : {"plant", "tr-", "7351", "last read"})
+      EXPECT_THAT(message, ::testing::Not(HasSubstr(planted))) << c.name;
+  }
+  EXPECT_THAT(std::string(parse_json(R"({"a":"planted)").status().message()), HasSubstr("at byte 14: "));
+}
+
 TEST(Json, RefusesWhatIsNestedTooDeep) {
   const auto nested = [](int depth) { return std::string(depth, '[') + std::string(depth, ']'); };
   EXPECT_TRUE(parse_json(nested(200)).ok());

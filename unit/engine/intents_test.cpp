@@ -210,36 +210,38 @@ TEST_F(IntentsTest, RefusesWhatTheStoreCannotHold) {
   EXPECT_THAT(intents.open(), SizeIs(1));
 }
 
-TEST_F(IntentsTest, WhenFullACreateWaitsForRoom) {
+TEST_F(IntentsTest, WhenFullNothingBeginsUntilOneEnds) {
   MemoryIntentStore::Entries full;
   for (size_t i = 0; i < Intents::kMaxEntries; ++i) full[absl::StrCat("k", i)] = "v";
   store.write_behind("fast", full);
   ASSERT_TRUE(intents.load(context()).ok());
+  EXPECT_EQ(intents.room(), 0);
+  const absl::Status status = intents.begin(context(), "late", "v");
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("\"fast\" has 1000 creates under way"));
+  EXPECT_FALSE(intents.open().contains("late"));
   ASSERT_TRUE(intents.begin(context(), "k7", "other").ok()) << "to replace one needs no room";
-  clock.advance(Intents::kWriteInterval);
-  auto waiting = begin_later(intents, "late");
-  ASSERT_TRUE(clock.wait_for_sleepers(1));
-  EXPECT_EQ(store.begun(), 1) << "nothing to write";
   intents.end("k3");
-  EXPECT_TRUE(waiting.get().ok());
-  EXPECT_EQ(store.stored("fast").size(), Intents::kMaxEntries);
+  EXPECT_EQ(intents.room(), 1);
+  clock.advance(Intents::kWriteInterval);
+  EXPECT_TRUE(intents.begin(context(), "late", "v").ok());
   EXPECT_TRUE(store.stored("fast").contains("late"));
   for (const auto& saved : store.saved()) EXPECT_LE(saved.size(), Intents::kMaxEntries);
 }
 
-TEST_F(IntentsTest, WhenFullTheWaitEndsWithTheContext) {
-  MemoryIntentStore::Entries full;
-  for (size_t i = 0; i < Intents::kMaxEntries; ++i) full[absl::StrCat("k", i)] = "v";
-  store.write_behind("fast", full);
+TEST_F(IntentsTest, OnceClosedNothingBegins) {
   ASSERT_TRUE(intents.load(context()).ok());
-  auto waiting =
-      std::async(std::launch::async, [&] { return intents.begin(context().with_timeout(1s), "late", "v"); });
-  ASSERT_TRUE(clock.wait_for_sleepers(1));
-  clock.advance(1s);
-  const absl::Status status = waiting.get();
-  EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("has 1000 creates under way, waiting for room"));
-  EXPECT_FALSE(intents.open().contains("late"));
+  ASSERT_TRUE(intents.begin(context(), "a", "v").ok());
+  EXPECT_FALSE(intents.close()) << "a create is under way";
+  clock.advance(Intents::kWriteInterval);
+  ASSERT_TRUE(intents.begin(context(), "b", "v").ok()) << "nothing has changed";
+  intents.end("a");
+  intents.end("b");
+  EXPECT_TRUE(intents.close());
+  const absl::Status status = intents.begin(context(), "c", "v");
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("\"fast\" is being deleted"));
+  EXPECT_THAT(intents.open(), IsEmpty());
 }
 
 // ---- Faults

@@ -198,6 +198,24 @@ TEST_F(SharedProxy, AnotherWriteComesBehindTheOneThatMayStillBeUnderWay) {
   EXPECT_THAT(nodes.asked(Verb::kDetach), ElementsAre("a", "a", "a")) << "its answer ends the wait";
 }
 
+// What another node says of a create that this one may still be at is not the last word.
+TEST_F(SharedProxy, ThatThereIsNoVolumeIsBelievedOnlyOfANodeThatMayBeMakingIt) {
+  nodes.silence(dead("a"));
+  share->fail_before(Verb::kCreate, absl::ResourceExhaustedError("full"));
+  ASSERT_TRUE(absl::IsResourceExhausted(proxy->create(kContext, a_request()).status()));
+  ASSERT_THAT(nodes.asked(Verb::kCreate), ElementsAre("a", "b"));
+  EXPECT_TRUE(absl::IsUnavailable(proxy->find(kContext, "pvc-1").status()));
+  nodes.set_ready("a", false);
+  EXPECT_THAT(std::string(proxy->find(kContext, "pvc-1").status().message()),
+              HasSubstr("cannot tell whether volume pvc-1 exists: node a does not reach backend"));
+  nodes.set_ready("a", true);
+  nodes.silence(dead("nobody"));
+  const auto found = proxy->find(kContext, "pvc-1");
+  ASSERT_TRUE(found.ok());
+  EXPECT_FALSE(found->has_value());
+  EXPECT_EQ(nodes.asked(Verb::kFind).back(), "a");
+}
+
 // A detach must not wait for a node that is gone: the volume's pod waits for it on another one.
 TEST_F(SharedProxy, AWriteLeavesANodeThatIsReadyNoMore) {
   nodes.silence(dead("a"));

@@ -1,16 +1,19 @@
 #include "operator/engine/operation_text.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
 
 #include "base/files.h"
 #include "base/yaml.h"
+#include "unit/testing/captured_log.h"
 
 namespace collage::engine {
 namespace {
 
 using base::Json;
+using ::testing::SizeIs;
 
 TEST(OperationText, ReadsBothListsAndLeavesOutWhatIsNone) {
   const Json node = {
@@ -77,9 +80,31 @@ TEST(OperationText, NoTextBecomesTooLong) {
   EXPECT_EQ(read_again(list), objects);
 }
 
-TEST(OperationText, WhatCannotBeUnpackedIsLeftOut) {
+TEST(OperationText, WhatCannotBeUnpackedIsLeftOutAndToldOnce) {
+  const testing::CapturedLog log;
   const std::string text = list_of(many(128))[0].get<std::string>();
-  EXPECT_TRUE(read_again({"zlib:", "zlib:!", "zlib:AAAA", text.substr(0, text.size() / 2)}).empty());
+  const Json odd = {"zlib:",
+                    "zlib:!",
+                    "zlib:AAAA",
+                    text.substr(0, text.size() / 2),
+                    R"({"id":"a-1","arguments":{"password":"planted)",
+                    "\"planted\"",
+                    R"(["planted"])",
+                    7351};
+  const auto node = [&odd](const std::string& name) -> Json {
+    return {{"metadata", {{"name", name}}}, {"spec", {{"operations", odd}}}};
+  };
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(operations_in(node("node-odd"), kOperations).empty());
+  const auto lines = log.with({"cannot be read and is left out", "node=node-odd", "list=/spec/operations"});
+  EXPECT_THAT(lines, SizeIs(odd.size())) << "once each, however often they are read";
+  EXPECT_THAT(log.with({"node=node-odd", "not base64"}), SizeIs(::testing::Ge(1)));
+  EXPECT_THAT(log.with({"node=node-odd", "damaged"}), SizeIs(::testing::Ge(1)));
+  EXPECT_THAT(log.with({"node=node-odd", "not JSON at byte"}), SizeIs(1));
+  EXPECT_THAT(log.with({"node=node-odd", "not a text"}), SizeIs(1));
+  EXPECT_THAT(log.with({"planted"}), SizeIs(0)) << "the reason, never the content";
+  EXPECT_THAT(log.with({"7351"}), SizeIs(0));
+  EXPECT_TRUE(operations_in(node("node-too"), kOperations).empty());
+  EXPECT_THAT(log.with({"node=node-too"}), SizeIs(odd.size())) << "another node's are news";
   EXPECT_EQ(read_again({"zlib:!", text}).size(), 128u);
 }
 

@@ -61,7 +61,7 @@ class LeaseTest : public ::testing::Test {
 TEST_F(LeaseTest, IsCreatedByTheFirst) {
   Lease lease_a(*client_, options("a"), clock_);
   EXPECT_EQ(lease_a.holds_for().status().code(), absl::StatusCode::kFailedPrecondition);
-  ASSERT_TRUE(lease_a.acquire(context(clock_)).ok());
+  ASSERT_TRUE(lease_a.acquire(context(clock_), MissingLease::kFree).ok());
   EXPECT_EQ(*lease_a.holds_for(), seconds(10));
   EXPECT_EQ(holder(), "a");
   EXPECT_EQ(base::get_int(lease(), "/spec/leaseDurationSeconds"), 15);
@@ -72,7 +72,7 @@ TEST_F(LeaseTest, IsCreatedByTheFirst) {
 
 TEST_F(LeaseTest, IsRenewed) {
   Lease lease_a(*client_, options("a"), clock_);
-  ASSERT_TRUE(lease_a.acquire(context(clock_)).ok());
+  ASSERT_TRUE(lease_a.acquire(context(clock_), MissingLease::kFree).ok());
   Flag lost;
   lease_a.keep(context(clock_), [&] { lost.raise(); });
   for (int i = 1; i <= 5; ++i) {
@@ -90,7 +90,7 @@ TEST_F(LeaseTest, IsRenewed) {
 
 TEST_F(LeaseTest, AFailedRenewalIsTriedAgainBeforeTheFence) {
   Lease lease_a(*client_, options("a"), clock_);
-  ASSERT_TRUE(lease_a.acquire(context(clock_)).ok());
+  ASSERT_TRUE(lease_a.acquire(context(clock_), MissingLease::kFree).ok());
   Flag lost;
   lease_a.keep(context(clock_), [&] { lost.raise(); });
   ASSERT_TRUE(clock_.wait_for_sleepers(1));
@@ -108,7 +108,7 @@ TEST_F(LeaseTest, AFailedRenewalIsTriedAgainBeforeTheFence) {
 
 TEST_F(LeaseTest, ARenewalWhoseAnswerWasLostIsRecognised) {
   Lease lease_a(*client_, options("a"), clock_);
-  ASSERT_TRUE(lease_a.acquire(context(clock_)).ok());
+  ASSERT_TRUE(lease_a.acquire(context(clock_), MissingLease::kFree).ok());
   Flag lost;
   lease_a.keep(context(clock_), [&] { lost.raise(); });
   ASSERT_TRUE(clock_.wait_for_sleepers(1));
@@ -125,7 +125,7 @@ TEST_F(LeaseTest, ARenewalWhoseAnswerWasLostIsRecognised) {
 
 TEST_F(LeaseTest, IsLostWhenTheServerIsAway) {
   Lease lease_a(*client_, options("a"), clock_);
-  ASSERT_TRUE(lease_a.acquire(context(clock_)).ok());
+  ASSERT_TRUE(lease_a.acquire(context(clock_), MissingLease::kFree).ok());
   Flag lost;
   lease_a.keep(context(clock_), [&] { lost.raise(); });
   server_.fail_next("update", "leases", Fault::answer(500, "InternalError"), 1000);
@@ -140,7 +140,7 @@ TEST_F(LeaseTest, IsLostWhenTheServerIsAway) {
 
 TEST_F(LeaseTest, IsLostWhenAnotherHasIt) {
   Lease lease_a(*client_, options("a"), clock_);
-  ASSERT_TRUE(lease_a.acquire(context(clock_)).ok());
+  ASSERT_TRUE(lease_a.acquire(context(clock_), MissingLease::kFree).ok());
   Flag lost;
   lease_a.keep(context(clock_), [&] { lost.raise(); });
   server_.update(kLeases, "collage/operator", [](Json& lease) { lease["spec"]["holderIdentity"] = "thief"; });
@@ -154,7 +154,7 @@ TEST_F(LeaseTest, IsLostWhenAnotherHasIt) {
 // The machine was suspended, or the process stopped: the monotonic clock knows nothing of it.
 TEST_F(LeaseTest, ALeaderThatWasStoppedHoldsNothingWhenItContinues) {
   Lease lease_a(*client_, options("a"), clock_);
-  ASSERT_TRUE(lease_a.acquire(context(clock_)).ok());
+  ASSERT_TRUE(lease_a.acquire(context(clock_), MissingLease::kFree).ok());
   ASSERT_TRUE(lease_a.holds_for().ok());
   const auto fenced = server_.client(&lease_a);
   ASSERT_TRUE(fenced->create(context(clock_), kConfigMaps, "ns", {{"metadata", {{"name", "before"}}}}).ok());
@@ -168,7 +168,7 @@ TEST_F(LeaseTest, ALeaderThatWasStoppedHoldsNothingWhenItContinues) {
 
 TEST_F(LeaseTest, ACleanReleaseHandsOverAtOnce) {
   Lease lease_a(*client_, options("a"), clock_);
-  ASSERT_TRUE(lease_a.acquire(context(clock_)).ok());
+  ASSERT_TRUE(lease_a.acquire(context(clock_), MissingLease::kFree).ok());
   Flag lost;
   lease_a.keep(context(clock_), [&] { lost.raise(); });
   const auto other = server_.client();
@@ -192,7 +192,7 @@ TEST_F(LeaseTest, ACleanReleaseHandsOverAtOnce) {
 
 TEST_F(LeaseTest, ReleaseAfterARenewalThatWasCutOff) {
   Lease lease_a(*client_, options("a"), clock_);
-  ASSERT_TRUE(lease_a.acquire(context(clock_)).ok());
+  ASSERT_TRUE(lease_a.acquire(context(clock_), MissingLease::kFree).ok());
   // As if a renewal had arrived whose answer was not read.
   server_.update(kLeases, "collage/operator",
                  [](Json& lease) { lease["spec"]["renewTime"] = "2026-01-01T00:00:05.000000Z"; });
@@ -203,7 +203,7 @@ TEST_F(LeaseTest, ReleaseAfterARenewalThatWasCutOff) {
 
 TEST_F(LeaseTest, ALeaseThatIsHeldIsWaitedForWithoutCalls) {
   Lease lease_a(*client_, options("a"), clock_);
-  ASSERT_TRUE(lease_a.acquire(context(clock_)).ok());
+  ASSERT_TRUE(lease_a.acquire(context(clock_), MissingLease::kFree).ok());
   Lease lease_b(*client_, options("b"), clock_);
   Flag ended;
   absl::Status status;
@@ -246,12 +246,30 @@ TEST_F(LeaseTest, ALeaseWhoseHolderVanishedIsTakenAfterItsDuration) {
       << "fields that we do not know are kept";
 }
 
+// In real time, with short durations: a person deletes the Lease, and a process starts that never saw it.
+TEST_F(LeaseTest, ADeletedLeaseIsNotTakenUnderItsHolder) {
+  LeaseOptions quick = options("a");
+  quick.duration = milliseconds(1500);
+  quick.renew_deadline = milliseconds(1000);
+  Lease lease_a(*client_, quick);
+  ASSERT_TRUE(lease_a.acquire(base::Context().with_timeout(seconds(20)), MissingLease::kFree).ok());
+  server_.erase(kLeases, "collage/operator");
+  const auto began = std::chrono::steady_clock::now();
+  quick.identity = "b";
+  Lease lease_b(*client_, quick);
+  ASSERT_TRUE(lease_b.acquire(base::Context().with_timeout(seconds(20))).ok());
+  EXPECT_FALSE(lease_a.holds_for().ok()) << "two lead";
+  EXPECT_GE(std::chrono::steady_clock::now() - began, quick.duration);
+  EXPECT_EQ(holder(), "b");
+  EXPECT_GT(*lease_b.holds_for(), seconds(0));
+}
+
 TEST_F(LeaseTest, AcquireOutlivesAServerThatIsAway) {
   server_.fail_next("get", "leases", Fault::answer(403, "Forbidden"), 2);
   LeaseOptions soon = options("a");
   soon.retry = milliseconds(20);
   Lease lease_a(*client_, soon);
-  EXPECT_TRUE(lease_a.acquire(base::Context().with_timeout(seconds(20))).ok());
+  EXPECT_TRUE(lease_a.acquire(base::Context().with_timeout(seconds(20)), MissingLease::kFree).ok());
 }
 
 // Every answer comes later than the first patience of a call: the leader stays the leader.
@@ -262,7 +280,8 @@ TEST_F(LeaseTest, AServerThatIsSlowKeepsItsLeader) {
   quick.retry = milliseconds(1000);
   server_.on_request([](const testing::ApiRequest&) { return Fault::wait(milliseconds(700)); });
   Lease lease_a(*client_, quick);  // gives a call 500 ms at first
-  ASSERT_TRUE(lease_a.acquire(base::Context(stop_.get_token()).with_timeout(seconds(20))).ok());
+  ASSERT_TRUE(
+      lease_a.acquire(base::Context(stop_.get_token()).with_timeout(seconds(20)), MissingLease::kFree).ok());
   Flag lost;
   lease_a.keep(base::Context(stop_.get_token()), [&] { lost.raise(); });
   ASSERT_TRUE(server_.wait_until([&] { return server_.count("update", "leases") >= 3; }));
@@ -274,7 +293,7 @@ TEST_F(LeaseTest, AServerThatIsSlowKeepsItsLeader) {
 TEST_F(LeaseTest, IsUnhealthyWhenItRanOutAndTheProcessIsStillThere) {
   Lease lease_a(*client_, options("a"), clock_);
   EXPECT_TRUE(lease_a.healthy().ok()) << "who waits for the lease is well";
-  ASSERT_TRUE(lease_a.acquire(context(clock_)).ok());
+  ASSERT_TRUE(lease_a.acquire(context(clock_), MissingLease::kFree).ok());
   Flag lost;
   lease_a.keep(context(clock_), [&] { lost.raise(); });
   ASSERT_TRUE(clock_.wait_for_sleepers(1));
@@ -288,7 +307,7 @@ TEST_F(LeaseTest, IsUnhealthyWhenItRanOutAndTheProcessIsStillThere) {
 
 TEST_F(LeaseTest, IsHealthyAfterARelease) {
   Lease lease_a(*client_, options("a"), clock_);
-  ASSERT_TRUE(lease_a.acquire(context(clock_)).ok());
+  ASSERT_TRUE(lease_a.acquire(context(clock_), MissingLease::kFree).ok());
   lease_a.release(base::Context());
   clock_.advance(std::chrono::hours(1));
   EXPECT_TRUE(lease_a.healthy().ok());

@@ -182,7 +182,40 @@ TEST(LeaseView, ADeletedLeaseIsFreeOnlyWhenItsHolderIsOver) {
   const Json held = lease("a", "1");
   view.observe(&held, seconds(100));
   view.observe(nullptr, seconds(101));
-  EXPECT_EQ(view.wait(seconds(101)), seconds(14));
+  EXPECT_EQ(view.wait(seconds(101)), seconds(15)) << "it may have been renewed a moment before";
+  view.observe(nullptr, seconds(110));
+  EXPECT_EQ(view.wait(seconds(110)), seconds(6)) << "counted from the first time";
+  view.observe(nullptr, seconds(116));
+  EXPECT_EQ(view.wait(seconds(116)), seconds(0));
+}
+
+// It was not looked at for long, as its watch was broken.
+TEST(LeaseView, ADeletedLeaseIsNotFreeSinceAnOldRecordRanOut) {
+  LeaseView view("b", seconds(15), seconds(10));
+  const Json held = lease("a", "1");
+  view.observe(&held, seconds(100));
+  view.observe(nullptr, seconds(200));
+  EXPECT_EQ(view.wait(seconds(200)), seconds(15));
+}
+
+TEST(LeaseView, OneThatWasNeverSeenIsFreeAfterADuration) {
+  LeaseView view("b", seconds(15), seconds(10));
+  view.observe(nullptr, seconds(100));
+  EXPECT_EQ(view.wait(seconds(100)), seconds(15));
+  view.observe(nullptr, seconds(115));
+  EXPECT_EQ(view.wait(seconds(115)), seconds(0));
+}
+
+TEST(LeaseView, OneThatIsMissingWhereNobodyLedIsFree) {
+  LeaseView view("b", seconds(15), seconds(10));
+  view.nobody_led();
+  view.observe(nullptr, seconds(100));
+  EXPECT_EQ(view.wait(seconds(100)), seconds(0));
+  const Json held = lease("a", "1");  // another was faster
+  view.observe(&held, seconds(101));
+  EXPECT_EQ(view.wait(seconds(101)), seconds(15));
+  view.observe(nullptr, seconds(102));
+  EXPECT_EQ(view.wait(seconds(102)), seconds(15)) << "by now somebody led";
 }
 
 TEST(LeaseView, TheFenceCountsFromTheSending) {

@@ -543,7 +543,7 @@ TEST_F(AgentTest, TheStorageOfTheNodeIsNotedAndAnotherIsNeverTakenForIt) {
   ASSERT_TRUE(wait_ready(false));
   for (const auto verb : {drivers::Verb::kRemove, drivers::Verb::kFind, drivers::Verb::kCreate}) {
     const auto refused = agent->carry_out({}, "fast", verb, {{"id", "v1"}, {"name", "v1"}});
-    EXPECT_EQ(refused.status().code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_EQ(refused.status().code(), absl::StatusCode::kUnavailable);
     EXPECT_THAT(text(refused.status()), AllOf(HasSubstr("backend fast is not ready on node node-a"),
                                               HasSubstr("/images is not the storage")));
   }
@@ -570,8 +570,14 @@ TEST_F(AgentTest, OperationsAreCarriedOutByTheDriver) {
   EXPECT_EQ((*found)["id"], "v1");
   EXPECT_EQ(agent->carry_out({}, "fast", drivers::Verb::kInspect, base::Json{{"id", "x"}}).status().code(),
             absl::StatusCode::kNotFound);
-  EXPECT_EQ(agent->carry_out({}, "gone", drivers::Verb::kProbe, base::Json::object()).status().code(),
-            absl::StatusCode::kNotFound);
+}
+
+TEST_F(AgentTest, ABackendThatThisNodeDoesNotKnowSaysNothingOfItsVolumes) {
+  for (const auto verb : {drivers::Verb::kProbe, drivers::Verb::kInspect, drivers::Verb::kRemove}) {
+    const auto answer = agent->carry_out({}, "gone", verb, {{"id", "v1"}});
+    EXPECT_EQ(answer.status().code(), absl::StatusCode::kUnavailable);
+    EXPECT_THAT(text(answer.status()), HasSubstr("node node-a knows no backend gone"));
+  }
 }
 
 TEST_F(AgentTest, ABackendThatCannotBeMadeOrIsUnknownIsToldAndServesNothing) {
@@ -582,8 +588,11 @@ TEST_F(AgentTest, ABackendThatCannotBeMadeOrIsUnknownIsToldAndServesNothing) {
   ASSERT_EQ(status.backends.size(), 2u);
   EXPECT_THAT(status.backends[0].message, HasSubstr("spec.stub.broken"));
   EXPECT_THAT(status.backends[1].message, HasSubstr("no-such-kind"));
-  EXPECT_EQ(agent->carry_out({}, "bad", drivers::Verb::kProbe, base::Json::object()).status().code(),
-            absl::StatusCode::kFailedPrecondition);
+  for (const auto verb : {drivers::Verb::kProbe, drivers::Verb::kInspect}) {
+    const auto answer = agent->carry_out({}, "bad", verb, {{"id", "v1"}});
+    EXPECT_EQ(answer.status().code(), absl::StatusCode::kUnavailable);
+    EXPECT_THAT(text(answer.status()), HasSubstr("spec.stub.broken"));
+  }
   EXPECT_THAT(agent->kinds_wanted(), ElementsAre("stub"));
 }
 

@@ -61,6 +61,7 @@ TEST_F(Heal, StagingAndTargetPathsAreMadeAgainAndThePodIsNamed) {
   EXPECT_EQ(abnormal[0].path, kPod1);
   EXPECT_EQ(abnormal[0].reason, "MountLost");
   EXPECT_TRUE(abnormal[0].healed);
+  EXPECT_GT(abnormal[0].healed_at, base::Clock::Wall{});
   EXPECT_EQ(abnormal[0].pod, (PodRef{"team", "web-0", "uid-1"}));
   EXPECT_THAT(abnormal[0].message, HasSubstr("HostToContainer"));
   const auto stats = agent->stats({}, kVolume, kPod1);

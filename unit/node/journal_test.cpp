@@ -28,7 +28,12 @@ VolumeRecord a_record(const std::string& handle = "fast/node-a/pvc-1") {
   record.read_only = true;
   record.access_mode = drivers::AccessMode::kSingleNodeMultiWriter;
   record.reached = {"/dev/loop3", "7:3", 65024, 1234567890123};
-  record.publications = {{"/pod/1", {PublishState::kPublished, true}},
+  record.publications = {{"/pod/1",
+                          {.state = PublishState::kPublished,
+                           .read_only = true,
+                           .lost = true,
+                           .healed_at = base::parse_rfc3339("2026-03-04T05:06:07.000008Z"),
+                           .pod = {"team", "web-0", "uid-1"}}},
                          {"/pod/2", {PublishState::kUnpublishing, false}}};
   return record;
 }

@@ -354,13 +354,22 @@ TEST_F(BackendControllerTest, ABackendThatGoesCountsItsIntentsThoughItsSpecIsWro
   server_.put({{"apiVersion", "v1"},
                {"kind", "ConfigMap"},
                {"metadata", {{"name", "collage-intents-share"}, {"namespace", "collage-system"}}},
-               {"data", {{"uid-data", "{}"}}}});
+               {"data", {{"uid-data", R"({"ns":"apps","pvc":"data","b":1048576})"}, {"uid-x", "{}"}}}});
   start();
   ASSERT_TRUE(server_.wait_until([&] { return condition("Ready") == "False"; }));
   server_.remove(kube::kStorageBackends, "share");
   ASSERT_TRUE(becomes("Ready", "False", "Deleting"));
-  EXPECT_THAT(condition("Ready", "message"), HasSubstr("1 creates are under way"));
+  EXPECT_THAT(
+      condition("Ready", "message"),
+      AllOf(HasSubstr("1 creates are under way (apps/data)"), HasSubstr("1 intents cannot be read (uid-x)"),
+            HasSubstr("take these keys out of ConfigMap collage-system/collage-intents-share")));
   EXPECT_TRUE(server_.get(kube::kConfigMaps, "collage-system/collage-intents-share").has_value());
+
+  server_.update(kube::kConfigMaps, "collage-system/collage-intents-share",
+                 [](Json& map) { map["data"] = Json::object(); });
+  server_.update(kube::kStorageBackends, "share",
+                 [](Json& object) { object["metadata"]["annotations"]["seen"] = "yes"; });
+  EXPECT_TRUE(server_.wait_until([&] { return !backend().has_value(); })) << "both are done";
 }
 
 TEST_F(BackendControllerTest, OrphanedDeletionLeavesTheVolumesWhereTheyAre) {

@@ -31,6 +31,10 @@ using ::testing::Not;
 constexpr char kOld[] = "old-and-good-password";
 constexpr char kNew[] = "new-and-good-password";
 constexpr char kWrong[] = "planted-wrong-password";
+// Of a password so long that half a Secret ends inside it; of a length that makes its base64 a repetition
+// too.
+constexpr char kPiece[] = "planted-password-piece-.";
+static_assert((sizeof(kPiece) - 1) % 3 == 0);
 
 // What is asked for the password, shared by all drivers of the test.
 struct Vault {
@@ -178,6 +182,20 @@ class BackendCredentialsTest : public ::testing::Test {
       return std::any_of(list.begin(), list.end(),
                          [&](const Json& event) { return base::get_string(event, "/reason") == reason; });
     });
+  }
+  // Conditions, events, logs and every request but the one that wrote the Secret itself.
+  std::string everything_told() const {
+    std::string all;
+    for (const auto& request : server_.requests()) {
+      all += request.body;
+      for (const auto& [name, value] : request.query) all += value;
+    }
+    for (const auto& resource :
+         {kube::kStorageBackends, kube::kEvents, kube::kConfigMaps, kube::kStorageClasses}) {
+      for (const Json& object : server_.list(resource)) all += base::dump_json(object);
+    }
+    std::lock_guard lock(log_mutex);
+    return all + logged;
   }
   absl::Status create(const std::string& name) const {
     return world_->backends.get("safe")
@@ -361,7 +379,6 @@ TEST_F(BackendCredentialsTest, AStorageThatIsAnotherOneStopsEveryOperationUntilI
       server_.wait_until([&] { return check_system("safe", *world_->backends.get("safe"), volume).ok(); }));
 }
 
-// Conditions, events, logs and every request but the one that wrote the Secret itself.
 TEST_F(BackendCredentialsTest, AValueOfTheSecretIsNowhereToBeRead) {
   server_.put(secret(kOld));
   start();
@@ -369,24 +386,48 @@ TEST_F(BackendCredentialsTest, AValueOfTheSecretIsNowhereToBeRead) {
   server_.put(secret(kWrong));
   ASSERT_TRUE(becomes("CredentialsValid", "False", "InvalidCredentials", "login failed with password ***"));
   ASSERT_TRUE(told("InvalidCredentials"));
-  std::string all;
-  for (const auto& request : server_.requests()) {
-    all += request.body;
-    for (const auto& [name, value] : request.query) all += value;
-  }
-  for (const auto& resource :
-       {kube::kStorageBackends, kube::kEvents, kube::kConfigMaps, kube::kStorageClasses}) {
-    for (const Json& object : server_.list(resource)) all += base::dump_json(object);
-  }
-  {
-    std::lock_guard lock(log_mutex);
-    EXPECT_THAT(logged, HasSubstr("the earlier ones stay in use")) << "the log is looked at";
-    all += logged;
-  }
+  const std::string all = everything_told();
+  EXPECT_THAT(all, HasSubstr("the earlier ones stay in use")) << "the log is looked at";
   for (const char* planted : {kOld, kWrong}) {
     EXPECT_THAT(all, Not(HasSubstr(planted)));
     EXPECT_THAT(all, Not(HasSubstr(absl::Base64Escape(planted))));
   }
+}
+
+// A proxy in between breaks the answers off in the middle, which is in the middle of the value.
+TEST_F(BackendCredentialsTest, NorIsAValueOfASecretOfWhichHalfArrived) {
+  std::string password;
+  for (int i = 0; i < 200; ++i) password += kPiece;
+  vault_.accepted.insert(password);
+  server_.put(secret(password));
+  std::atomic<bool> half = true;
+  server_.on_request([&half](const testing::ApiRequest& request) {
+    return half && request.resource == "secrets" ? testing::Fault::half_json() : testing::Fault{};
+  });
+  start();
+  ASSERT_TRUE(server_.wait_until(
+      [&] { return server_.count("get", "secrets") >= 2 && server_.count("watch", "secrets") >= 2; }));
+  std::string all;
+  // Clients of their own: what the other one says of the server's health, its next good call takes back.
+  const auto getter = server_.client(), watcher = server_.client();
+  const absl::Status got = getter->get(context_, kube::kSecrets, {"collage-system", "vault-admin"}).status();
+  const absl::Status watched =
+      watcher->watch(context_, kube::kSecrets,
+                     {.name_space = "collage-system", .field_selector = "metadata.name=vault-admin"}, "",
+                     [](const kube::WatchEvent&) { return absl::AbortedError("a whole event"); });
+  for (const absl::Status& status : {got, watched, getter->server_health(), watcher->server_health()}) {
+    EXPECT_TRUE(absl::IsUnavailable(status)) << status;
+    EXPECT_THAT(status.ToString(), HasSubstr("not JSON at byte")) << "what went wrong is told";
+    all += status.ToString();
+  }
+  half = false;
+  EXPECT_TRUE(works());
+  all += everything_told();
+  for (const char* told : {"problem=garbled", "get secrets", "watch secrets"})
+    EXPECT_THAT(all, HasSubstr(told)) << "the log is looked at";
+  const std::string encoded = absl::Base64Escape(kPiece);
+  for (const std::string& planted : {std::string(kPiece), encoded, encoded.substr(0, 12)})
+    EXPECT_THAT(all, Not(HasSubstr(planted)));
 }
 
 TEST_F(BackendCredentialsTest, SecretsAreReadByNameAndNeverListed) {

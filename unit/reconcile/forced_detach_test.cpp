@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "unit/reconcile/attach_fixture.h"
+#include "unit/testing/fake_clock.h"
 
 namespace collage::reconcile {
 namespace {
@@ -129,11 +130,66 @@ TEST_F(ForcedDetach, WithoutProofThePersonIsToldWhoHoldsItAndWhatIsNeeded) {
 
 TEST_F(ForcedDetach, TimeIsNoProof) {
   lose_node();  // the attachment is older than any patience
-  const int asked = cluster.driver->calls(Verb::kInspect);
-  ASSERT_TRUE(cluster.wait([&] { return cluster.driver->calls(Verb::kInspect) >= asked + 2; }))
+  const int judged = cluster.api.count("get", "nodes");
+  ASSERT_TRUE(cluster.wait([&] { return cluster.api.count("get", "nodes") >= judged + 2; }))
       << "it was judged again and again";
   EXPECT_EQ(holder(), "id-node-a");
   EXPECT_EQ(cluster.driver->calls(Verb::kDetach), 0);
+}
+
+TEST_F(ForcedDetach, AStorageThatCannotBeAskedIsNoProof) {
+  cluster.driver->fail_before(Verb::kInspect, absl::UnavailableError("node-c knows no backend fast"), 100);
+  lose_node();
+  EXPECT_THAT(detach_error(), HasSubstr("volume fast/vol-pv-1 is held by node node-a"));
+  EXPECT_GE(cluster.driver->calls(Verb::kInspect), 1);
+  EXPECT_EQ(cluster.driver->calls(Verb::kDetach) + cluster.driver->calls(Verb::kFence), 0);
+  EXPECT_EQ(holder(), "id-node-a");
+}
+
+// While a detach waits for proof. Back-offs pass in real time, what is remembered in the test's.
+struct WaitingDetach : ForcedDetach {
+  WaitingDetach() { cluster.options.clock = &clock; }
+  ~WaitingDetach() override { cluster.kill(); }  // while there is a clock
+  bool wait(const std::function<bool()>& predicate) {
+    return cluster.wait([&] {
+      clock.advance(std::chrono::milliseconds(20));  // reads of one node are spaced
+      return predicate();
+    });
+  }
+  int questions() const { return cluster.driver->calls(Verb::kInspect); }
+
+  testing::FakeClock clock;
+};
+
+TEST_F(WaitingDetach, AsksTheStorageOnceAnHour) {
+  lose_node();
+  const int judged = cluster.api.count("get", "nodes");
+  ASSERT_TRUE(wait([&] { return cluster.api.count("get", "nodes") >= judged + 2; }));
+  EXPECT_EQ(questions(), 1) << "nothing happened, only a back-off passed";
+  EXPECT_EQ(holder(), "id-node-a");
+  // What the storage alone knows.
+  drivers::Volume volume = cluster.driver->volumes().at("vol-pv-1");
+  volume.attached_to = "id-node-b";
+  cluster.driver->put(volume);
+  clock.advance(std::chrono::hours(1));
+  EXPECT_TRUE(wait([&] { return !cluster.attachment("pv-1").has_value(); }));
+  EXPECT_EQ(questions(), 2);
+  EXPECT_EQ(holder(), "id-node-b");
+}
+
+TEST_F(WaitingDetach, AsksTheStorageAtOnceWhenSomethingHappened) {
+  lose_node();
+  EXPECT_EQ(questions(), 1);
+  cluster.use_backend();
+  EXPECT_TRUE(wait([&] { return questions() == 2; }));
+}
+
+TEST_F(WaitingDetach, AsksAStorageThatDidNotAnswerSooner) {
+  cluster.driver->fail_before(Verb::kInspect, absl::UnavailableError("no answer"));
+  lose_node();
+  EXPECT_EQ(questions(), 1);
+  clock.advance(std::chrono::minutes(10));
+  EXPECT_TRUE(wait([&] { return questions() == 2; }));
 }
 
 TEST_F(ForcedDetach, APersonsWordComesWithAFenceWhereTheStorageCan) {

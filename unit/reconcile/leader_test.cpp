@@ -77,7 +77,7 @@ struct Replica {
   void begin() {
     waiting = std::jthread([this] {
       if (!world.wait_synced(context).ok()) return;
-      if (!lease.acquire(base::Context(stop.get_token(), clock)).ok()) return;
+      if (!lease.acquire(base::Context(stop.get_token(), clock), kube::MissingLease::kFree).ok()) return;
       lease.keep(base::Context(stop.get_token(), clock), [this] { lost = true; });
       leads = true;
       auto backend = std::make_shared<engine::Backend>();

@@ -47,30 +47,25 @@ TEST(SeesNewMounts, OnlyWhereEveryContainerOfTheClaimLetsThemIn) {
 
 class MountHealthTest : public ::testing::Test {
  protected:
-  MountHealthTest()
-      : client_(api_.client()),
-        events_(*client_, "test", "test"),
-        kinds_{testing::fake_kind({})},
-        world_(*client_, events_, kinds_, "collage"),
-        health_(world_) {
+  MountHealthTest() : client_(api_.client()), kinds_{testing::fake_kind({})} {
     api_.put(testing::a_volume("pv-1")
                  .of_driver("fake.collage.storage")
                  .handle("fast/v1")
                  .claimed_by("default", "data", "claim-uid"));
     api_.put(storage_node({}));
   }
-  ~MountHealthTest() override {
-    health_.stop();
-    world_.stop();
-  }
+  // The next leader takes the place of the last.
   void start(const std::string& on_mount_lost) {
-    world_.start(context_);
-    ASSERT_TRUE(world_.wait_synced(context_).ok());
+    leader_.reset();
+    leader_ = std::make_unique<Leader>(*client_, kinds_);
+    World& world = leader_->world;
+    world.start(context_);
+    ASSERT_TRUE(world.wait_synced(context_).ok());
     auto backend = std::make_shared<engine::Backend>();
     backend->spec.name = "fast";
     backend->spec.on_mount_lost = on_mount_lost;
-    world_.backends.set(backend);
-    health_.start(context_);
+    world.backends.set(backend);
+    leader_->health.start(context_);
   }
 
   static Json storage_node(std::vector<Json> abnormal) {
@@ -86,6 +81,26 @@ class MountHealthTest : public ::testing::Test {
         {"volume", "fast/v1"},   {"path", path},
         {"reason", "MountLost"}, {"message", "the mount at " + path + " was lost"},
         {"healed", healed},      {"pod", {{"namespace", name_space}, {"name", "web-0"}, {"uid", "uid-1"}}}};
+  }
+  static Json lost_and_made_again_at(const std::string& time) {
+    Json mount = lost(true);
+    if (!time.empty()) mount["healedAt"] = time;
+    return mount;
+  }
+  static Json a_pod_of(Json container_status) {
+    Json pod = a_pod("node-a", "");
+    container_status["name"] = "main";
+    pod["status"]["containerStatuses"] = Json::array({std::move(container_status)});
+    return pod;
+  }
+  static Json running_since(const std::string& time, int restarts) {
+    return {{"restartCount", restarts}, {"state", {{"running", {{"startedAt", time}}}}}};
+  }
+  int events_of(const std::string& reason) {
+    const auto events = api_.list(kube::kEvents);
+    return static_cast<int>(std::count_if(events.begin(), events.end(), [&](const Json& event) {
+      return base::get_string(event, "/reason") == reason;
+    }));
   }
   void tell(std::vector<Json> abnormal) {
     ASSERT_TRUE(api_.update(kube::kStorageNodes, "node-a",
@@ -104,13 +119,22 @@ class MountHealthTest : public ::testing::Test {
   }
   bool pod_there() { return api_.get(kube::kPods, "default/web-0").has_value(); }
 
+  struct Leader {
+    Leader(kube::Client& client, const std::vector<drivers::Kind>& kinds)
+        : events(client, "test", "test"), world(client, events, kinds, "collage"), health(world) {}
+    ~Leader() {
+      health.stop();
+      world.stop();
+    }
+    kube::EventRecorder events;
+    World world;
+    MountHealth health;
+  };
   base::Context context_;
   testing::FakeApiServer api_;
   std::unique_ptr<kube::Client> client_;
-  kube::EventRecorder events_;
   std::vector<drivers::Kind> kinds_;
-  World world_;
-  MountHealth health_;
+  std::unique_ptr<Leader> leader_;
 };
 
 TEST_F(MountHealthTest, PodAndClaimAreToldAndToldWhenAllIsWell) {
@@ -175,6 +199,99 @@ TEST_F(MountHealthTest, ANodeSpeaksForItsOwnPodsOnly) {
   tell({});
   EXPECT_TRUE(wait_event("PersistentVolumeClaim", "VolumeConditionNormal", "/pods/9"));
   EXPECT_EQ(api_.count("get", "pods"), 0);
+}
+
+struct Container {
+  std::string_view name;
+  std::string healed_at;  // as the node says
+  Json status;            // of the pod's one container
+  bool blind;
+};
+
+constexpr char kEarlier[] = "2026-01-01T10:00:00Z", kLater[] = "2026-01-01T10:00:11Z",
+               kHealed[] = "2026-01-01T10:00:05Z";
+
+const Container kContainers[] = {
+    {"runs since before", kHealed, {{"state", {{"running", {{"startedAt", kEarlier}}}}}}, true},
+    {"was started anew since", kHealed, {{"state", {{"running", {{"startedAt", kLater}}}}}}, false},
+    {"was started anew before it",
+     kHealed,
+     {{"restartCount", 3}, {"state", {{"running", {{"startedAt", kEarlier}}}}}},
+     true},
+    {"was started soon after, with mounts that may be older",
+     kHealed,
+     {{"state", {{"running", {{"startedAt", "2026-01-01T10:00:07Z"}}}}}},
+     true},
+    {"waits to be started anew", "", {{"state", {{"waiting", {{"reason", "CrashLoopBackOff"}}}}}}, false},
+    {"has ended", "", {{"state", {{"terminated", {{"exitCode", 0}}}}}}, false},
+    {"was never started anew, and nobody knows when it was healed",
+     "",
+     {{"restartCount", 0}, {"state", {{"running", {{"startedAt", kLater}}}}}},
+     true},
+    {"was started anew at some time, and nobody knows when it was healed",
+     "",
+     {{"restartCount", 1}, {"state", {{"running", {{"startedAt", kLater}}}}}},
+     false},
+    {"of which nothing is known", kHealed, Json::object(), true},
+};
+
+TEST_F(MountHealthTest, TheNextLeaderTellsNobodyAgainAndDeletesOnlyWhoIsStillBlind) {
+  for (const Container& c : kContainers) {
+    SCOPED_TRACE(c.name);
+    tell({});
+    for (const Json& event : api_.list(kube::kEvents))
+      api_.erase(kube::kEvents, "default/" + base::get_string(event, "/metadata/name"));
+    api_.put(a_pod_of(running_since(kEarlier, 0)));
+    start("Report");
+    tell({lost_and_made_again_at(c.healed_at)});
+    ASSERT_TRUE(wait_event("Pod", "VolumeConditionAbnormal", "was lost"));
+    ASSERT_TRUE(wait_event("PersistentVolumeClaim", "VolumeConditionAbnormal", "was lost"));
+
+    api_.put(a_pod_of(c.status));
+    api_.reset_counts();
+    start("DeletePod");
+    ASSERT_TRUE(api_.wait_until([&] { return api_.count("get", "pods") > 0; }, std::chrono::seconds(20)));
+    tell({});
+    ASSERT_TRUE(wait_event("PersistentVolumeClaim", "VolumeConditionNormal", "nothing is wrong any more"));
+    EXPECT_EQ(pod_there(), !c.blind);
+    EXPECT_EQ(events_of("VolumeConditionAbnormal"), 2) << "of the first leader";
+  }
+}
+
+TEST_F(MountHealthTest, WhatOneLeaderLeftUndoneTheNextDoes) {
+  api_.put(a_pod_of(running_since(kEarlier, 0)));
+  tell({lost_and_made_again_at(kHealed)});
+  start("DeletePod");
+  EXPECT_TRUE(wait_event("Pod", "MountLost", "is deleted"));
+  EXPECT_FALSE(pod_there());
+}
+
+TEST_F(MountHealthTest, WhatHappensUnderALeaderIsToldWhateverWasThereBefore) {
+  api_.put(a_pod_of(running_since(kLater, 1)));
+  tell({lost_and_made_again_at("")});
+  start("DeletePod");
+  ASSERT_TRUE(api_.wait_until([&] { return api_.count("get", "pods") > 0; }, std::chrono::seconds(20)));
+  tell({lost(false)});
+  EXPECT_TRUE(wait_event("Pod", "VolumeConditionAbnormal", "was lost"));
+  EXPECT_TRUE(wait_event("Pod", "MountLost", "is deleted"));
+}
+
+TEST(StillBlind, EveryContainerOfTheClaimCounts) {
+  const auto healed_at = base::parse_rfc3339(kHealed);
+  const Json restarted = {
+      {"name", "main"}, {"restartCount", 1}, {"state", {{"running", {{"startedAt", kLater}}}}}};
+  Json pod = a_pod("node-a", "");
+  EXPECT_TRUE(still_blind(pod, "data", healed_at, Known::kSeen));
+  pod["status"]["containerStatuses"] = Json::array({restarted});
+  EXPECT_FALSE(still_blind(pod, "data", healed_at, Known::kSeen));
+  EXPECT_TRUE(still_blind(pod, "data", {}, Known::kSeen)) << "it was just lost, and it runs";
+  pod["spec"]["initContainers"] =
+      Json::array({{{"name", "side"}, {"volumeMounts", Json::array({{{"name", "data"}}})}}});
+  EXPECT_TRUE(still_blind(pod, "data", healed_at, Known::kSeen)) << "the sidecar was not started anew";
+  pod["status"]["initContainerStatuses"] =
+      Json::array({{{"name", "side"}, {"state", {{"running", {{"startedAt", kLater}}}}}}});
+  EXPECT_FALSE(still_blind(pod, "data", healed_at, Known::kSeen));
+  EXPECT_FALSE(still_blind(a_pod("node-a", "HostToContainer"), "data", healed_at, Known::kSeen));
 }
 
 TEST_F(MountHealthTest, WithoutTheRightThePersonIsTold) {

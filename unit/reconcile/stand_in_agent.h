@@ -58,7 +58,8 @@ class StandInAgent final : public node::Agent {
   node::NodeStatus status() const override {
     std::lock_guard lock(mutex_);
     node::NodeStatus status;
-    for (const auto& backend : backends_) status.backends.push_back({backend.name, true, ""});
+    for (const auto& backend : backends_)
+      status.backends.push_back({backend.name, backend.unreadable.empty(), backend.unreadable});
     if (registered_) status.kinds.push_back({"fake", true, ""});
     status.mounts_held = mounts_;
     return status;

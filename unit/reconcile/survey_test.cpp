@@ -4,6 +4,9 @@
 
 #include <algorithm>
 
+#include "unit/testing/fake_api_server.h"
+#include "unit/testing/fake_driver.h"
+
 namespace collage::reconcile {
 namespace {
 
@@ -30,6 +33,33 @@ TEST(FindOrphans, NamesTheFirstFewAndCountsAll) {
   EXPECT_EQ(orphans.count, 100u);
   EXPECT_LT(orphans.names.size(), 100u);
   EXPECT_TRUE(std::is_sorted(orphans.names.begin(), orphans.names.end()));
+}
+
+// A node's driver, whose lists cost writes.
+TEST(VolumeSurvey, AListThatFailsThroughANodeIsRepeatedAsRarelyAsOneWithOrphans) {
+  testing::FakeDriverOptions options;
+  options.info.control = drivers::ControlPlace::kAnyNode;
+  const auto driver = std::make_shared<testing::FakeDriver>(options);
+  driver->fail_before(drivers::Verb::kList, absl::UnavailableError("the share is away"));
+  testing::FakeApiServer api;
+  const auto client = api.client();
+  kube::EventRecorder events(*client, "test", "test");
+  const std::vector<drivers::Kind> kinds{testing::fake_kind(options)};
+  World world(*client, events, kinds, "collage");
+  auto backend = std::make_shared<engine::Backend>();
+  backend->spec.name = "fast";
+  backend->driver = driver;
+  world.backends.set(std::move(backend));
+  VolumeSurvey survey(world,
+                      {.after = std::chrono::milliseconds(1),
+                       .every = std::chrono::hours(24),
+                       .every_through_nodes = std::chrono::milliseconds(1)},
+                      [](const std::string&) {});
+  survey.start(base::Context());
+  survey.soon("fast");
+  EXPECT_TRUE(api.wait_until([&] { return survey.orphans("fast").has_value(); }, std::chrono::seconds(20)));
+  EXPECT_EQ(driver->calls(drivers::Verb::kList), 2);
+  survey.stop();
 }
 
 }  // namespace
