@@ -20,6 +20,7 @@ namespace {
 using base::Json;
 
 constexpr auto kLookAgain = std::chrono::seconds(60);
+constexpr auto kAskAgain = std::chrono::minutes(10);   // the storage, about what is not provably ours
 constexpr auto kCreatesEnd = std::chrono::seconds(2);  // nothing tells when an intent ends
 constexpr auto kInspectTimeout = std::chrono::seconds(30);
 
@@ -94,7 +95,9 @@ kube::Outcome BackendController::reconcile_deleted(const base::Context& context,
     left.creates = creates_under_way(*mine.intents, left.unreadable);
     left.intents = absl::StrCat(world_.name_space, "/", intents_config_map(name));
   }
+  // Not before the last create has ended: each look asks the storage.
   const bool removes = left.policy == engine::DeletionPolicy::kDelete && kind != nullptr &&
+                       left.creates.empty() &&
                        std::any_of(left.volumes.begin(), left.volumes.end(),
                                    [](const VolumeLeft& volume) { return volume.retained; });
   if (removes) {
@@ -105,7 +108,8 @@ kube::Outcome BackendController::reconcile_deleted(const base::Context& context,
     left.identity.Update(judge_cluster_of(object, mine));
     facts.cluster = judge_cluster_of(object, mine);
   }
-  const DeletionVerdict verdict = decide_deletion(left);
+  DeletionVerdict verdict = decide_deletion(left);
+  if (!removes) verdict.to_remove.clear();
   // A claim that was let in a moment ago may begin just now.
   if (verdict.done && !mine.intents->close()) return kube::RequeueAfter{kCreatesEnd};
   if (!verdict.done) {
@@ -114,7 +118,9 @@ kube::Outcome BackendController::reconcile_deleted(const base::Context& context,
     trouble.Update(write_status(context, object, decide(facts), facts, mine, kind));
     seen(name);
     if (!trouble.ok()) return kube::Retry{trouble};
-    return kube::RequeueAfter{left.creates.empty() ? kLookAgain : kCreatesEnd};
+    if (!left.creates.empty()) return kube::RequeueAfter{kCreatesEnd};
+    if (!verdict.to_remove.empty()) return kube::RequeueAfter{kAskAgain};
+    return kube::RequeueAfter{kLookAgain};
   }
   // Nothing refers to it: what we keep for it goes first, the finalizer last.
   absl::Status status = remove_classes(context, world_, name);
