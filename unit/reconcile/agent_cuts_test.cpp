@@ -198,8 +198,8 @@ class AgentTest : public ::testing::Test {
   StorageNodeController nodes_{world_};
   StorageNodeOperations operations_{world_};
   std::unique_ptr<Process> process_;
-  Verb verb_ = Verb::kProbe;
-  At at_ = At::kBeforeDriver;
+  std::atomic<Verb> verb_ = Verb::kProbe;
+  std::atomic<At> at_ = At::kBeforeDriver;
   std::atomic<bool> armed_ = false, killed_ = false;
 };
 

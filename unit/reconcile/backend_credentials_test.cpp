@@ -400,9 +400,9 @@ TEST_F(BackendCredentialsTest, NorIsAValueOfASecretOfWhichHalfArrived) {
   for (int i = 0; i < 200; ++i) password += kPiece;
   vault_.accepted.insert(password);
   server_.put(secret(password));
-  std::atomic<bool> half = true;
-  server_.on_request([&half](const testing::ApiRequest& request) {
-    return half && request.resource == "secrets" ? testing::Fault::half_json() : testing::Fault{};
+  const auto half = std::make_shared<std::atomic<bool>>(true);
+  server_.on_request([half](const testing::ApiRequest& request) {
+    return *half && request.resource == "secrets" ? testing::Fault::half_json() : testing::Fault{};
   });
   start();
   ASSERT_TRUE(server_.wait_until(
@@ -420,7 +420,7 @@ TEST_F(BackendCredentialsTest, NorIsAValueOfASecretOfWhichHalfArrived) {
     EXPECT_THAT(status.ToString(), HasSubstr("not JSON at byte")) << "what went wrong is told";
     all += status.ToString();
   }
-  half = false;
+  *half = false;
   EXPECT_TRUE(works());
   all += everything_told();
   for (const char* told : {"problem=garbled", "get secrets", "watch secrets"})

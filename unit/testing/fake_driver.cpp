@@ -33,6 +33,16 @@ FakeDriver::FakeDriver(FakeDriverOptions options) : options_(std::move(options))
 
 // ---- Faults and counters
 
+void FakeDriver::before(Hook hook) {
+  std::lock_guard lock(mutex_);
+  before_ = std::move(hook);
+}
+
+void FakeDriver::after(Hook hook) {
+  std::lock_guard lock(mutex_);
+  after_ = std::move(hook);
+}
+
 void FakeDriver::fail_before(Verb verb, absl::Status status, int times) {
   std::lock_guard lock(mutex_);
   for (int i = 0; i < times; ++i) faults_.push_back({verb, false, status});
@@ -55,17 +65,24 @@ absl::Status FakeDriver::fault(Verb verb, bool after) {
 }
 
 absl::Status FakeDriver::enter(const Context& context, Verb verb, const std::string& what) {
+  Hook hook;
   {
     std::lock_guard lock(mutex_);
     ++calls_[verb];
+    hook = before_;
   }
   COLLAGE_RETURN_IF_ERROR(context.status());
-  if (before_) COLLAGE_RETURN_IF_ERROR(before_(context, verb, what));
+  if (hook) COLLAGE_RETURN_IF_ERROR(hook(context, verb, what));
   return fault(verb, false);
 }
 
 absl::Status FakeDriver::leave(const Context& context, Verb verb, const std::string& what) {
-  if (after_) COLLAGE_RETURN_IF_ERROR(after_(context, verb, what));
+  Hook hook;
+  {
+    std::lock_guard lock(mutex_);
+    hook = after_;
+  }
+  if (hook) COLLAGE_RETURN_IF_ERROR(hook(context, verb, what));
   return fault(verb, true);
 }
 

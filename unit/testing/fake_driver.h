@@ -41,8 +41,8 @@ class FakeDriver final : public drivers::Driver,
 
   // Called before the effect, and after it (an error then is an answer that was lost). Not while calls are
   // under way.
-  void before(Hook hook) { before_ = std::move(hook); }
-  void after(Hook hook) { after_ = std::move(hook); }
+  void before(Hook hook);
+  void after(Hook hook);
   // The next calls of this verb end so, before or after the effect.
   void fail_before(drivers::Verb verb, absl::Status status, int times = 1);
   void fail_after(drivers::Verb verb, absl::Status status, int times = 1);
