@@ -1,5 +1,7 @@
 #include "base/http_exchange.h"
 
+#include <algorithm>
+#include <stop_token>
 #include <utility>
 
 namespace collage::base {
@@ -7,6 +9,10 @@ namespace {
 
 constexpr size_t kMaxWhole = 64 << 20;
 constexpr size_t kHighWater = 1 << 20;
+// Each piece of a stream by itself would cost two switches of threads.
+constexpr std::chrono::milliseconds kGather{4};
+constexpr std::chrono::milliseconds kStream{20};  // since the last piece
+constexpr size_t kEnough = 64 << 10;
 
 }  // namespace
 
@@ -32,6 +38,7 @@ Exchange::Put Exchange::put(std::string_view piece, std::function<void(bool)> re
       held_ = std::move(resume);
       put = Put::kHeld;
     }
+    if (gathering_ && buffered_ < kEnough) return put;
   }
   changed_.notify_all();
   return put;
@@ -51,10 +58,23 @@ Exchange::Event Exchange::why(const Context& context, bool happened) const {
   return context.stopped() ? Event::kStopped : Event::kTime;
 }
 
+bool Exchange::wait(std::unique_lock<std::mutex>& lock, const Context& context, Time until,
+                    const std::function<bool()>& happened) {
+  while (!happened() && !context.stopped()) {
+    if (until == Time::max()) {
+      changed_.wait(lock);
+    } else if (changed_.wait_until(lock, until) == std::cv_status::timeout) {
+      break;
+    }
+  }
+  return happened();
+}
+
 Exchange::Event Exchange::wait_for_answer(const Context& context, Time until) {
+  const std::stop_callback stopped(context.stop(), [this] { wake(); });
   std::unique_lock lock(mutex_);
-  const bool happened = changed_.wait_until(lock, context.stop(), until,
-                                            [this] { return done_ || (head_ && body_ == Body::kPieces); });
+  const bool happened =
+      wait(lock, context, until, [this] { return done_ || (head_ && body_ == Body::kPieces); });
   return why(context, happened);
 }
 
@@ -62,16 +82,28 @@ Exchange::Event Exchange::wait_for_pieces(const Context& context, Time until,
                                           std::deque<std::string>* pieces) {
   pieces->clear();
   {
+    const std::stop_callback stopped(context.stop(), [this] { wake(); });
     std::unique_lock lock(mutex_);
-    const bool happened =
-        changed_.wait_until(lock, context.stop(), until, [this] { return done_ || !pieces_.empty(); });
+    if (const Time now = std::chrono::steady_clock::now(); now < taken_ + kStream) {
+      gathering_ = true;
+      wait(lock, context, std::min(until, now + kGather), [this] { return done_ || buffered_ >= kEnough; });
+      gathering_ = false;
+    }
+    const bool happened = wait(lock, context, until, [this] { return done_ || !pieces_.empty(); });
     if (context.stopped()) return Event::kStopped;
     if (pieces_.empty()) return why(context, happened);
     pieces->swap(pieces_);
     buffered_ = 0;
+    taken_ = std::chrono::steady_clock::now();
   }
   resume(true);
   return Event::kAnswer;
+}
+
+// Of a context that was stopped: not between a waiter's look at it and its sleep.
+void Exchange::wake() {
+  { std::lock_guard lock(mutex_); }
+  changed_.notify_all();
 }
 
 HttpResponse Exchange::take_answer() {

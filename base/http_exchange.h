@@ -40,7 +40,9 @@ class Exchange {
   enum class Event { kAnswer, kFailed, kTime, kStopped };
   // Until the answer is there (whole, or its head) or it failed.
   Event wait_for_answer(const Context& context, Time until);
-  // Until there are pieces, the end (kAnswer with none), or it failed after the pieces before were taken.
+  // Until there are pieces, the end (kAnswer with none), or it failed after the pieces before were taken. A
+  // piece that comes after a rest is handed over at once; while they come in a stream, those of some
+  // milliseconds together.
   Event wait_for_pieces(const Context& context, Time until, std::deque<std::string>* pieces);
   // After kAnswer: the head, with the body when it is kept as a whole.
   HttpResponse take_answer();
@@ -51,14 +53,20 @@ class Exchange {
 
  private:
   Event why(const Context& context, bool happened) const;
+  // Whether it happened before `until` and before the context was stopped.
+  bool wait(std::unique_lock<std::mutex>& lock, const Context& context, Time until,
+            const std::function<bool()>& happened);
   void resume(bool go_on);
+  void wake();
 
   const Body body_;
   mutable std::mutex mutex_;
-  std::condition_variable_any changed_;
+  std::condition_variable changed_;
   std::optional<HttpResponse> head_;
   std::deque<std::string> pieces_;
   size_t buffered_ = 0;
+  Time taken_{};            // when the last pieces were
+  bool gathering_ = false;  // the caller waits for more than one piece
   bool done_ = false;
   bool abandoned_ = false;
   std::exception_ptr error_;
