@@ -119,7 +119,7 @@ kube::Outcome BackendController::reconcile_deleted(const base::Context& context,
     seen(name);
     if (!trouble.ok()) return kube::Retry{trouble};
     if (!left.creates.empty()) return kube::RequeueAfter{kCreatesEnd};
-    if (!verdict.to_remove.empty()) return kube::RequeueAfter{kAskAgain};
+    if (removes) return kube::RequeueAfter{kAskAgain};
     return kube::RequeueAfter{kLookAgain};
   }
   // Nothing refers to it: what we keep for it goes first, the finalizer last.

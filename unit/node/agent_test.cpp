@@ -547,6 +547,12 @@ TEST_F(AgentTest, TheStorageOfTheNodeIsNotedAndAnotherIsNeverTakenForIt) {
     EXPECT_THAT(text(refused.status()), AllOf(HasSubstr("backend fast is not ready on node node-a"),
                                               HasSubstr("/images is not the storage")));
   }
+  // Nor when the spec cannot be read for a while, by an agent older than it.
+  agent->set_backends({{.name = "fast", .unreadable = "agent 0.1.0 cannot read it"}});
+  EXPECT_EQ(backend_state().message, "agent 0.1.0 cannot read it");
+  set_backends();
+  ASSERT_TRUE(wait_status(noted));
+
   // The backend is deleted: its note goes, and one of the same name starts anew.
   set_backends(false);
   EXPECT_THAT(*base::list_directory(directory / "backends"), IsEmpty());

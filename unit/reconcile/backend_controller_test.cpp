@@ -7,149 +7,19 @@
 #include <atomic>
 #include <nlohmann/json.hpp>
 
-#include "base/json.h"
 #include "operator/engine/intent_record.h"
 #include "operator/engine/names.h"
-#include "operator/kube/events.h"
-#include "operator/reconcile/config_map_intents.h"
-#include "unit/testing/builders.h"
-#include "unit/testing/fake_api_server.h"
-#include "unit/testing/fake_driver.h"
-#include "unit/testing/fake_nodes.h"
+#include "unit/reconcile/backend_fixture.h"
 #include "unit/testing/other_writer.h"
 
 namespace collage::reconcile {
 namespace {
 
 using base::Json;
+using testing::BackendControllerTest;
 using testing::FakeApiServer;
 using testing::Fault;
 using ::testing::HasSubstr;
-
-// Backends of the kind "fake", whose control half runs on any node; two nodes tell that they reach it.
-class BackendControllerTest : public ::testing::Test {
- protected:
-  BackendControllerTest() : client_(server_.client()), events_(*client_, "test", "test") {
-    nodes_.add("node-a", driver_);
-    nodes_.add("node-b", driver_);
-  }
-  ~BackendControllerTest() override { stop(); }
-
-  static testing::FakeDriverOptions options() {
-    testing::FakeDriverOptions options;
-    options.info.control = drivers::ControlPlace::kAnyNode;
-    options.system_id = "";
-    return options;
-  }
-  static std::vector<drivers::Kind> kinds() {
-    auto kind = testing::fake_kind(options());
-    kind.validate = [](const Json& block) {
-      return block.contains("directory") ? absl::OkStatus()
-                                         : absl::InvalidArgumentError("spec.fake.directory: is needed");
-    };
-    return {kind};
-  }
-  static testing::BackendBuilder share() {
-    return testing::a_backend("share").kind("fake", {{"directory", "/srv"}});
-  }
-
-  void start() {
-    world_ = std::make_unique<World>(*client_, events_, kinds_, "collage-system");
-    world_->cluster_id = "cluster-1";
-    world_->cluster_uid = "uid-of-cluster-1";
-    world_->leads = [this] { return leads_ ? absl::OkStatus() : absl::CancelledError("leads no more"); };
-    intents_ = std::make_unique<ConfigMapIntents>(*client_, "collage-system");
-    controller_ = std::make_unique<BackendController>(*world_, nodes_, *intents_,
-                                                      SurveyOptions{.after = std::chrono::milliseconds(1)});
-    controller_->on_usable([this](const std::string& backend) {
-      std::lock_guard lock(mutex_);
-      usable_.push_back(backend);
-    });
-    controller_->on_lost_attachment([this](const std::string& attachment) {
-      std::lock_guard lock(mutex_);
-      lost_.push_back(attachment);
-    });
-    world_->start(context_);
-    ASSERT_TRUE(world_->wait_synced(context_).ok());
-    controller_->start(context_);
-  }
-  void stop() {
-    if (controller_) controller_->stop();
-    if (world_) world_->stop();
-    controller_.reset();
-    world_.reset();
-  }
-  // What the node's agent would write.
-  void node_says(const std::string& node, const std::string& backend, bool ready,
-                 const std::string& message = "", int64_t available = int64_t{6} << 30) {
-    Json state = {{"name", backend}, {"ready", ready}, {"message", message}};
-    if (ready) state["capacity"] = {{"totalBytes", int64_t{10} << 30}, {"availableBytes", available}};
-    server_.put(testing::a_storage_node(node)
-                    .set("/status", {{"agentVersion", "0.1.0"}, {"backends", Json::array({state})}})
-                    .set("/spec", Json::object()));
-  }
-  void both_nodes_ready() {
-    node_says("node-a", "share", true);
-    node_says("node-b", "share", true);
-  }
-  std::optional<Json> backend(const std::string& name = "share") const {
-    return server_.get(kube::kStorageBackends, name);
-  }
-  std::string condition(const std::string& type, const std::string& field = "status") const {
-    const auto object = backend();
-    const Json* list = object ? base::find(*object, "/status/conditions") : nullptr;
-    if (list == nullptr) return "";
-    for (const Json& condition : *list) {
-      if (base::get_string(condition, "/type") == type) return base::get_string(condition, "/" + field);
-    }
-    return "";
-  }
-  bool becomes(const std::string& type, const std::string& status, const std::string& reason) const {
-    return server_.wait_until(
-        [&] { return condition(type) == status && condition(type, "reason") == reason; });
-  }
-  bool ready() const { return becomes("Ready", "True", "Ready"); }
-
-  // One of ours, on the storage and as an object: Released and retained.
-  testing::VolumeBuilder retained(const std::string& name, const std::string& cluster = "cluster-1") {
-    driver_->put({.id = "vol-" + name,
-                  .name = name,
-                  .capacity_bytes = 1 << 20,
-                  .tags = {{drivers::kTagCluster, cluster}, {drivers::kTagVolume, name}}});
-    return testing::a_volume(name)
-        .of_driver("fake.collage.storage")
-        .handle("share/vol-" + name)
-        .attribute("collage.storage/system-id", base::get_string(*backend(), "/status/systemID"))
-        .retain()
-        .released();
-  }
-  std::string policy_of(const std::string& volume) const {
-    return base::get_string(server_.get(kube::kPersistentVolumes, volume).value_or(Json()),
-                            "/spec/persistentVolumeReclaimPolicy");
-  }
-  void annotate(const std::string& key, const std::string& value) {
-    server_.update(kube::kStorageBackends, "share",
-                   [&](Json& object) { object["metadata"]["annotations"][key] = value; });
-  }
-  bool says(const std::string& type, const std::string& text) const {
-    return server_.wait_until([&] { return condition(type, "message").find(text) != std::string::npos; });
-  }
-
-  FakeApiServer server_;
-  std::unique_ptr<kube::Client> client_;
-  kube::EventRecorder events_;
-  std::shared_ptr<testing::FakeDriver> driver_ = std::make_shared<testing::FakeDriver>(options());
-  testing::FakeNodes nodes_;
-  const std::vector<drivers::Kind> kinds_ = kinds();
-  const base::Context context_;
-  std::mutex mutex_;
-  std::vector<std::string> usable_;
-  std::vector<std::string> lost_;
-  std::atomic<bool> leads_ = true;
-  std::unique_ptr<World> world_;
-  std::unique_ptr<ConfigMapIntents> intents_;
-  std::unique_ptr<BackendController> controller_;
-};
 
 TEST_F(BackendControllerTest, AGoodBackendGetsItsDriverItsClassesItsCapacityAndSaysReady) {
   both_nodes_ready();
@@ -310,23 +180,6 @@ TEST_F(BackendControllerTest, AnImmutableChangeMakesTheClassAgainAndSaysSo) {
   EXPECT_TRUE(told);
 }
 
-TEST_F(BackendControllerTest, DeletionWaitsForTheVolumesAndSaysHowMany) {
-  both_nodes_ready();
-  server_.put(share().with_class("fast"));
-  server_.put(testing::a_volume("pvc-1").of_driver("fake.collage.storage").handle("share/vol-1").bound());
-  start();
-  ASSERT_TRUE(ready());
-  server_.remove(kube::kStorageBackends, "share");
-  ASSERT_TRUE(becomes("Ready", "False", "Deleting"));
-  EXPECT_THAT(condition("Ready", "message"), HasSubstr("1 PersistentVolumes"));
-  EXPECT_FALSE(world_->backends.get("share")->ready.ok()) << "no new volumes";
-  EXPECT_TRUE(server_.get(kube::kStorageClasses, "fast").has_value());
-  server_.erase(kube::kPersistentVolumes, "pvc-1");
-  EXPECT_TRUE(server_.wait_until([&] { return !backend().has_value(); }));
-  EXPECT_FALSE(server_.get(kube::kStorageClasses, "fast").has_value());
-  EXPECT_TRUE(server_.list(kube::kCsiStorageCapacities).empty());
-}
-
 // A claim that was refused for a limit waits until its backend is said to be usable.
 TEST_F(BackendControllerTest, ARaisedLimitIsToldToWhoWaits) {
   both_nodes_ready();
@@ -345,42 +198,6 @@ TEST_F(BackendControllerTest, ARaisedLimitIsToldToWhoWaits) {
   });
   EXPECT_TRUE(server_.wait_until([&] { return told() > before; }));
   EXPECT_EQ(world_->backends.get("share")->spec.limits.max_volumes, 2);
-}
-
-TEST_F(BackendControllerTest, ABackendThatGoesCountsItsIntentsThoughItsSpecIsWrong) {
-  server_.put(testing::a_backend("share")
-                  .kind("fake", Json::object())  // no directory
-                  .finalizer("collage.storage/backend"));
-  server_.put({{"apiVersion", "v1"},
-               {"kind", "ConfigMap"},
-               {"metadata", {{"name", "collage-intents-share"}, {"namespace", "collage-system"}}},
-               {"data", {{"uid-data", R"({"ns":"apps","pvc":"data","b":1048576})"}, {"uid-x", "{}"}}}});
-  start();
-  ASSERT_TRUE(server_.wait_until([&] { return condition("Ready") == "False"; }));
-  server_.remove(kube::kStorageBackends, "share");
-  ASSERT_TRUE(becomes("Ready", "False", "Deleting"));
-  EXPECT_THAT(
-      condition("Ready", "message"),
-      AllOf(HasSubstr("1 creates are under way (apps/data)"), HasSubstr("1 intents cannot be read (uid-x)"),
-            HasSubstr("take these keys out of ConfigMap collage-system/collage-intents-share")));
-  EXPECT_TRUE(server_.get(kube::kConfigMaps, "collage-system/collage-intents-share").has_value());
-
-  server_.update(kube::kConfigMaps, "collage-system/collage-intents-share",
-                 [](Json& map) { map["data"] = Json::object(); });
-  server_.update(kube::kStorageBackends, "share",
-                 [](Json& object) { object["metadata"]["annotations"]["seen"] = "yes"; });
-  EXPECT_TRUE(server_.wait_until([&] { return !backend().has_value(); })) << "both are done";
-}
-
-TEST_F(BackendControllerTest, OrphanedDeletionLeavesTheVolumesWhereTheyAre) {
-  both_nodes_ready();
-  server_.put(share().deletion_policy("Orphan"));
-  server_.put(testing::a_volume("pvc-1").of_driver("fake.collage.storage").handle("share/vol-1").bound());
-  start();
-  ASSERT_TRUE(ready());
-  server_.remove(kube::kStorageBackends, "share");
-  EXPECT_TRUE(server_.wait_until([&] { return !backend().has_value(); }));
-  EXPECT_TRUE(server_.get(kube::kPersistentVolumes, "pvc-1").has_value());
 }
 
 TEST_F(BackendControllerTest, ACsiDriverThatCanNeverFitIsNamed) {
@@ -494,25 +311,6 @@ TEST_F(BackendControllerTest, TheClusterIsRegisteredOnceAndRecorded) {
   EXPECT_EQ(base::get_string(*backend(), "/status/clusterID"), "cluster-1");
 }
 
-TEST_F(BackendControllerTest, AnotherClusterOfOurIdIsToldAndStopsRemovalUntilAPersonConfirms) {
-  both_nodes_ready();
-  driver_->register_other({"cluster-1", "uid-of-the-other"});
-  server_.put(share().deletion_policy("Delete"));
-  start();
-  ASSERT_TRUE(becomes("Degraded", "True", "ClusterIdentity"));
-  EXPECT_THAT(condition("Degraded", "message"), HasSubstr("uid-of-the-other"));
-  EXPECT_EQ(condition("Ready"), "True") << "claims are served";
-  EXPECT_EQ(base::get_string(*backend(), "/status/clusterUID"), "") << "the next process asks again";
-  server_.put(retained("pvc-1"));
-  ASSERT_TRUE(server_.wait_until([&] { return world_->volumes.get("pvc-1") != nullptr; }));
-  server_.remove(kube::kStorageBackends, "share");
-  ASSERT_TRUE(says("Ready", "Nothing is removed by spec.deletionPolicy Delete"));
-  EXPECT_EQ(policy_of("pvc-1"), "Retain");
-  annotate(kClusterGone, "somebody-else");
-  annotate(kClusterGone, "somebody-else,uid-of-the-other");
-  EXPECT_TRUE(server_.wait_until([&] { return policy_of("pvc-1") == "Delete"; }));
-}
-
 TEST_F(BackendControllerTest, AStatusOfAnotherClusterIsNotTakenForOurs) {
   both_nodes_ready();
   server_.put(share().set("/status/clusterUID", "uid-of-the-cluster-that-was-copied"));
@@ -523,50 +321,6 @@ TEST_F(BackendControllerTest, AStatusOfAnotherClusterIsNotTakenForOurs) {
   ASSERT_TRUE(becomes("Degraded", "False", "AsExpected"));
   EXPECT_TRUE(server_.wait_until(
       [&] { return base::get_string(*backend(), "/status/clusterUID") == "uid-of-cluster-1"; }));
-}
-
-TEST_F(BackendControllerTest, PolicyDeleteRemovesWhatIsOursAndOnlyThat) {
-  both_nodes_ready();
-  server_.put(share().deletion_policy("Delete"));
-  start();
-  ASSERT_TRUE(ready());
-  server_.put(retained("pvc-ours"));
-  server_.put(retained("pvc-theirs", "another-cluster"));
-  server_.put(retained("pvc-by-hand").annotation("pv.kubernetes.io/provisioned-by", "a-person"));
-  server_.put(retained("pvc-elsewhere").attribute("collage.storage/system-id", "another-system"));
-  server_.put(retained("pvc-bound").bound());
-  ASSERT_TRUE(server_.wait_until([&] { return world_->volumes.size() == 5; }));
-  server_.remove(kube::kStorageBackends, "share");
-  ASSERT_TRUE(server_.wait_until([&] { return policy_of("pvc-ours") == "Delete"; }));
-  ASSERT_TRUE(says("Ready", "pvc-theirs is not removed"));
-  EXPECT_THAT(condition("Ready", "message"), HasSubstr("another-cluster"));
-  for (const char* left : {"pvc-theirs", "pvc-by-hand", "pvc-elsewhere", "pvc-bound"})
-    EXPECT_EQ(policy_of(left), "Retain") << left;
-  EXPECT_EQ(driver_->calls(drivers::Verb::kRemove), 0) << "removal is the reclaimer's, by the policy";
-}
-
-TEST_F(BackendControllerTest, DeletionNamesAttachmentsAndCreatesUnderWay) {
-  both_nodes_ready();
-  server_.put(share().deletion_policy("Orphan"));
-  start();
-  ASSERT_TRUE(ready());
-  const auto intents = world_->backends.get("share")->intents;
-  engine::IntentRecord record;
-  record.claim = {.uid = "uid-data",
-                  .name_space = "default",
-                  .name = "data",
-                  .access_modes = {"ReadWriteOnce"},
-                  .requested_bytes = 1};
-  record.class_name = "fast";
-  record.class_uid = "uid-fast";
-  const auto text = engine::encode_intent(record);
-  ASSERT_TRUE(text.ok()) << text.status();
-  ASSERT_TRUE(intents->begin(context_, "uid-data", *text).ok());
-  server_.remove(kube::kStorageBackends, "share");
-  ASSERT_TRUE(says("Ready", "1 creates are under way (default/data)"));
-  EXPECT_TRUE(backend().has_value()) << "also with policy Orphan";
-  intents->end("uid-data");
-  EXPECT_TRUE(server_.wait_until([&] { return !backend().has_value(); }));
 }
 
 TEST_F(BackendControllerTest, OrphansAreCountedToldAndLeftAlone) {
@@ -653,21 +407,6 @@ TEST_F(BackendControllerTest, AttachmentsThatTheStorageKnowsNothingOfAreTold) {
   };
   EXPECT_TRUE(server_.wait_until([&] { return told().size() >= 2; }));
   EXPECT_THAT(told(), ::testing::ElementsAre("csi-lost-node-a", "csi-moved-node-a"));
-}
-
-TEST_F(BackendControllerTest, AVolumeThatIsReleasedWhileItsBackendGoesIsRemovedAtOnce) {
-  both_nodes_ready();
-  server_.put(share().deletion_policy("Delete"));
-  start();
-  ASSERT_TRUE(ready());
-  server_.put(retained("pvc-1").bound());
-  ASSERT_TRUE(server_.wait_until([&] { return world_->volumes.get("pvc-1") != nullptr; }));
-  server_.remove(kube::kStorageBackends, "share");
-  ASSERT_TRUE(says("Ready", "1 of them bound"));
-  EXPECT_EQ(policy_of("pvc-1"), "Retain");
-  server_.update(kube::kPersistentVolumes, "pvc-1",
-                 [](Json& object) { object["status"]["phase"] = "Released"; });
-  EXPECT_TRUE(server_.wait_until([&] { return policy_of("pvc-1") == "Delete"; }));
 }
 
 }  // namespace

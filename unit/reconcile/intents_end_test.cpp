@@ -92,6 +92,48 @@ TEST(Intents, WithAsManyAsMayBeOthersWaitInLineAndHoldUpNobody) {
     EXPECT_TRUE(cluster.wait([&] { return cluster.bound("late-" + std::to_string(i)); })) << i;
 }
 
+TEST(Intents, AClaimHearsWhyItsCreateCannotBeNoted) {
+  Cluster cluster;
+  cluster.start();
+  std::atomic<bool> refuse = true;
+  cluster.api.on_request([&](const testing::ApiRequest& request) {
+    return refuse && request.verb == "create" && request.resource == "configmaps"
+               ? testing::Fault::answer(403, "Forbidden")
+               : testing::Fault{};
+  });
+  cluster.api.put(cluster.claim("data"));
+  EXPECT_TRUE(cluster.wait_event("ProvisioningFailed", "ConfigMap collage/collage-intents-fast"));
+  EXPECT_TRUE(cluster.wait_event("ProvisioningFailed", "see its Role, and the quotas and webhooks"));
+  EXPECT_EQ(cluster.driver->calls(Verb::kCreate), 0) << "nothing without an intent";
+  refuse = false;
+  EXPECT_TRUE(cluster.wait([&] { return cluster.bound("data"); }));
+  cluster.api.on_request({});
+}
+
+TEST(Intents, AnAbandonedCreateSaysWhatItWaitsFor) {
+  testing::CapturedLog log;
+  Cluster cluster;
+  std::atomic<bool> away = true;
+  cluster.driver->before([&](const base::Context&, Verb verb, const std::string&) {
+    return away && verb == Verb::kFind ? absl::UnavailableError("away") : absl::OkStatus();
+  });
+  put_intents(cluster, {{"uid-data", *engine::encode_intent({.claim = {.uid = "uid-data",
+                                                                       .name_space = "apps",
+                                                                       .name = "data",
+                                                                       .requested_bytes = 1 << 20}})}});
+  cluster.start();
+  ASSERT_TRUE(cluster.wait([&] { return cluster.driver->calls(Verb::kFind) > 0; }));
+  cluster.use_backend([](engine::Backend& backend) { backend.spec.paused = true; });
+  EXPECT_TRUE(cluster.wait([&] {
+    return !log.with({"an abandoned create waits for its StorageBackend", "backend=fast", "spec.paused"})
+                .empty();
+  }));
+  EXPECT_FALSE(cluster.no_intents());
+  away = false;
+  cluster.use_backend();
+  EXPECT_TRUE(cluster.wait([&] { return cluster.no_intents(); }));
+}
+
 TEST(Intents, OneThatCannotBeReadIsToldWithWhatToDo) {
   testing::CapturedLog log;
   Cluster cluster;
