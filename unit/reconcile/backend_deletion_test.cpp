@@ -167,7 +167,8 @@ TEST_F(BackendControllerTest, NothingBeginsOnceTheEndOfABackendHasBegun) {
   });
   server_.remove(kube::kStorageBackends, "share");
   ASSERT_TRUE(server_.wait_until([&] { return !backend().has_value(); }));
-  server_.on_request({});
+  stop();
+  server_.clear_faults();
   ASSERT_TRUE(asked);
   EXPECT_TRUE(absl::IsFailedPrecondition(late)) << late;
   EXPECT_FALSE(server_.get(kube::kConfigMaps, "collage-system/collage-intents-share").has_value());

@@ -93,9 +93,9 @@ TEST(Intents, WithAsManyAsMayBeOthersWaitInLineAndHoldUpNobody) {
 }
 
 TEST(Intents, AClaimHearsWhyItsCreateCannotBeNoted) {
+  std::atomic<bool> refuse = true;
   Cluster cluster;
   cluster.start();
-  std::atomic<bool> refuse = true;
   cluster.api.on_request([&](const testing::ApiRequest& request) {
     return refuse && request.verb == "create" && request.resource == "configmaps"
                ? testing::Fault::answer(403, "Forbidden")
@@ -107,13 +107,12 @@ TEST(Intents, AClaimHearsWhyItsCreateCannotBeNoted) {
   EXPECT_EQ(cluster.driver->calls(Verb::kCreate), 0) << "nothing without an intent";
   refuse = false;
   EXPECT_TRUE(cluster.wait([&] { return cluster.bound("data"); }));
-  cluster.api.on_request({});
 }
 
 TEST(Intents, AnAbandonedCreateSaysWhatItWaitsFor) {
   testing::CapturedLog log;
-  Cluster cluster;
   std::atomic<bool> away = true;
+  Cluster cluster;
   cluster.driver->before([&](const base::Context&, Verb verb, const std::string&) {
     return away && verb == Verb::kFind ? absl::UnavailableError("away") : absl::OkStatus();
   });
