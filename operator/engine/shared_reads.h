@@ -32,10 +32,11 @@ class SharedReads {
   Answer get(const base::Context& context, const std::string& key) {
     std::unique_lock lock(mutex_);
     Reads& reads = reads_[key];
+    if (reads.next == nullptr) reads.next = std::make_shared<Round>();
+    const std::shared_ptr<Round> mine = reads.next;
     ++reads.callers;
-    const uint64_t mine = reads.begun + 1;
-    Answer answer = wait(lock, context, key, reads, mine);
-    if (--reads.callers == 0) reads.answer = nullptr;
+    Answer answer = wait(lock, context, key, reads, *mine);
+    --reads.callers;
     return answer;
   }
 
@@ -47,28 +48,34 @@ class SharedReads {
   }
 
  private:
-  struct Reads {  // of one key; numbered from 1
-    uint64_t begun = 0, answered = 0;
-    bool led = false;  // a caller sees to the next read
+  struct Round {  // those whom one read answers
+    bool done = false;
     Answer answer = nullptr;
+    std::condition_variable_any changed;
+  };
+  struct Reads {                        // of one key
+    std::shared_ptr<Round> next;        // not begun; nullptr: nobody waits for it
+    bool led = false;                   // a caller sees to the next read, or makes it
     base::Clock::Monotonic earliest{};  // the next read
     int callers = 0;
-    std::condition_variable_any changed;
   };
 
   Answer wait(std::unique_lock<std::mutex>& lock, const base::Context& context, const std::string& key,
-              Reads& reads, uint64_t mine) {
-    while (reads.answered < mine) {
-      if (absl::Status status = context.status(); !status.ok()) return status;
-      if (!reads.led) return lead(lock, context, key, reads);
-      reads.changed.wait_for(lock, context.stop(), std::chrono::seconds(1),
-                             [&] { return !reads.led || reads.answered >= mine; });
+              Reads& reads, Round& mine) {
+    while (!mine.done) {
+      if (absl::Status status = context.status(); !status.ok()) {
+        pass_on(reads, mine);
+        return status;
+      }
+      if (!reads.led) return lead(lock, context, key, reads, mine);
+      mine.changed.wait_for(lock, context.stop(), std::chrono::seconds(1),
+                            [&] { return !reads.led || mine.done; });
     }
-    return reads.answer;
+    return mine.answer;
   }
 
   Answer lead(std::unique_lock<std::mutex>& lock, const base::Context& context, const std::string& key,
-              Reads& reads) {
+              Reads& reads, Round& mine) {
     reads.led = true;
     const auto earliest = std::min(reads.earliest, context.deadline());
     lock.unlock();
@@ -78,27 +85,37 @@ class SharedReads {
     if (absl::Status status = context.status(); !status.ok()) {
       answer = status;
     } else {
-      const uint64_t number = ++reads.begun;
+      if (reads.next.get() == &mine) reads.next = nullptr;
       reads.earliest = context.clock().now() + spacing_ * std::clamp(reads.callers, 1, crowd_) / crowd_;
       lock.unlock();
       answer = read_(context, key);
       lock.lock();
       // The end of one caller's context is no answer for the others: the next one leads.
       if (answer.ok() || context.status().ok()) {
-        reads.answer = answer;
-        reads.answered = number;
+        mine.answer = answer;
+        mine.done = true;
       }
     }
     reads.led = false;
-    reads.changed.notify_all();
+    pass_on(reads, mine);
     return answer;
+  }
+
+  // To one who waits, since a caller goes who led, or was woken to lead.
+  void pass_on(Reads& reads, Round& mine) {
+    if (mine.done) {
+      mine.changed.notify_all();
+    } else {
+      mine.changed.notify_one();
+    }
+    if (reads.next != nullptr) reads.next->changed.notify_one();
   }
 
   const std::chrono::milliseconds spacing_;
   const int crowd_;
   const Read read_;
   mutable std::mutex mutex_;
-  std::map<std::string, Reads> reads_;  // entries stay: one a key, without an answer when nobody waits
+  std::map<std::string, Reads> reads_;  // entries stay, one a key
 };
 
 }  // namespace collage::engine

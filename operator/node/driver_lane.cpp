@@ -33,15 +33,15 @@ Time not_for_ever(Time time, std::chrono::milliseconds later) {
 struct DriverLane::State {
   struct Call {
     std::string doing;
-    bool overdue = false;
     std::optional<absl::StatusOr<Json>> result;
+    std::condition_variable_any changed;  // for the one who waits for it
   };
 
   explicit State(Options options) : options(std::move(options)) {}
   const Options options;
   std::mutex mutex;
-  std::condition_variable_any changed;
-  size_t running = 0;  // those left behind too
+  std::condition_variable_any freed;        // for those who have not begun
+  std::set<std::shared_ptr<Call>> running;  // those left behind too
   std::set<std::string> subjects;
   std::set<std::shared_ptr<Call>> overdue;
 
@@ -66,9 +66,9 @@ absl::StatusOr<Json> DriverLane::run(const Context& context, const std::string& 
   std::unique_lock lock(state.mutex);
   const auto free = [&] {
     return !state.overdue.empty() ||
-           (state.running < state.options.at_once && !state.subjects.contains(subject));
+           (state.running.size() < state.options.at_once && !state.subjects.contains(subject));
   };
-  if (!state.changed.wait_until(lock, context.stop(), not_for_ever(context.deadline(), {}), free)) {
+  if (!state.freed.wait_until(lock, context.stop(), not_for_ever(context.deadline(), {}), free)) {
     return absl::UnavailableError(
         absl::StrCat(state.options.where, ": \"", doing, "\" waited in vain for calls before it"));
   }
@@ -76,28 +76,32 @@ absl::StatusOr<Json> DriverLane::run(const Context& context, const std::string& 
 
   auto call = std::make_shared<State::Call>();
   call->doing = doing;
-  ++state.running;
+  state.running.insert(call);
   if (!subject.empty()) state.subjects.insert(subject);
   std::thread([keep = state_, call, context, subject, work = std::move(work)]() mutable {
     absl::StatusOr<Json> result = work(context);
     work = nullptr;
-    std::lock_guard lock(keep->mutex);
-    call->result = std::move(result);
-    --keep->running;
-    keep->subjects.erase(subject);
-    if (keep->overdue.erase(call) > 0) overdue_calls().add(-1);
-    keep->changed.notify_all();
+    {
+      std::lock_guard lock(keep->mutex);
+      call->result = std::move(result);
+      keep->running.erase(call);
+      keep->subjects.erase(subject);
+      if (keep->overdue.erase(call) > 0) overdue_calls().add(-1);
+    }
+    call->changed.notify_all();
+    keep->freed.notify_all();
   }).detach();
 
   // When the context is stopped before its deadline, the call has the same time to end by itself.
   const auto done = [&] { return call->result.has_value() || !state.overdue.empty(); };
-  state.changed.wait_until(lock, context.stop(), not_for_ever(context.deadline(), state.options.grace), done);
-  if (!done() && context.stopped()) state.changed.wait_for(lock, state.options.grace, done);
+  call->changed.wait_until(lock, context.stop(), not_for_ever(context.deadline(), state.options.grace), done);
+  if (!done() && context.stopped()) call->changed.wait_for(lock, state.options.grace, done);
   if (call->result.has_value()) return *std::move(call->result);
   if (state.overdue.empty() || context.remaining().count() == 0) {
     state.overdue.insert(call);
     overdue_calls().add(1);
-    state.changed.notify_all();
+    for (const auto& other : state.running) other->changed.notify_all();
+    state.freed.notify_all();
   }
   return absl::UnavailableError(state.stuck());
 }
