@@ -8,8 +8,10 @@
 
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/ssl.hpp>
+#include <condition_variable>
 #include <cstring>
 #include <deque>
+#include <mutex>
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/ascii.h"
@@ -31,6 +33,7 @@ namespace streams = concurrency::streams;
 
 constexpr char kSentPayload[] = "collage.base/not-sent";
 constexpr int kMaxStaleConnections = 1000;  // more than a pool ever holds
+constexpr std::chrono::seconds kLongestEnd{2};
 
 // A pooled connection that the server closed while it was idle: nothing was sent on it.
 struct StaleConnection {};
@@ -136,6 +139,28 @@ class Sink : public OneWayBuffer {
   const std::shared_ptr<Exchange> exchange_;
 };
 
+// What the library still has to do for requests, those given up too. Shared with them.
+class UnderWay {
+ public:
+  void begin() {
+    std::lock_guard lock(mutex_);
+    ++count_;
+  }
+  void end() {
+    std::lock_guard lock(mutex_);
+    if (--count_ == 0) none_.notify_all();
+  }
+  bool wait_for_none(std::chrono::milliseconds most) {
+    std::unique_lock lock(mutex_);
+    return none_.wait_for(lock, most, [this] { return count_ == 0; });
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable none_;
+  size_t count_ = 0;
+};
+
 // A request under way.
 struct Running {
   explicit Running(Exchange::Body body) : exchange(std::make_shared<Exchange>(body)) {}
@@ -196,6 +221,8 @@ class CpprestClient : public HttpClient {
         host_header_(std::move(host_header)),
         tls_(std::move(tls)),
         client_(base, config) {}
+  // What is queued in the library's pool when the process ends is never freed.
+  ~CpprestClient() override { under_way_->wait_for_none(kLongestEnd); }
 
   absl::StatusOr<HttpResponse> send(const Context& context, const HttpRequest& request) override;
   absl::Status stream(const Context& context, const HttpRequest& request, std::chrono::milliseconds idle,
@@ -218,6 +245,7 @@ class CpprestClient : public HttpClient {
   const std::string origin_;
   const std::string host_header_;  // empty: what the library writes is right
   const std::shared_ptr<TlsSession> tls_;
+  const std::shared_ptr<UnderWay> under_way_ = std::make_shared<UnderWay>();
   http::client::http_client client_;
 };
 
@@ -274,23 +302,27 @@ absl::Status CpprestClient::start(const HttpRequest& request, Running& running) 
   const std::shared_ptr<Exchange> x = running.exchange;
   const std::shared_ptr<streams::details::basic_streambuf<uint8_t>> sink = std::make_shared<Sink>(x);
   made.set_response_stream(streams::ostream(streams::streambuf<uint8_t>(sink)));
+  // Ended when the library has let go of the last function that holds it.
+  under_way_->begin();
+  const std::shared_ptr<void> held(nullptr, [under_way = under_way_](void*) { under_way->end(); });
   // Every task's outcome is looked at: the library ends the process over an exception that nobody saw.
-  client_.request(made, running.cancel.get_token()).then([x](const pplx::task<http::http_response>& headers) {
-    try {
-      http::http_response response = headers.get();
-      x->set_head(head_of(response));
-      response.content_ready().then([x](const pplx::task<http::http_response>& end) {
+  client_.request(made, running.cancel.get_token())
+      .then([x, held](const pplx::task<http::http_response>& headers) {
         try {
-          end.get();
-          x->finish(nullptr);
+          http::http_response response = headers.get();
+          x->set_head(head_of(response));
+          response.content_ready().then([x, held](const pplx::task<http::http_response>& end) {
+            try {
+              end.get();
+              x->finish(nullptr);
+            } catch (...) {
+              x->finish(std::current_exception());
+            }
+          });
         } catch (...) {
           x->finish(std::current_exception());
         }
       });
-    } catch (...) {
-      x->finish(std::current_exception());
-    }
-  });
   return absl::OkStatus();
 }
 

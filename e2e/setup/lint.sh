@@ -16,7 +16,12 @@ tidy() {
   git ls-files 'base/*.cpp' 'drivers/*.cpp' 'operator/*.cpp' |
     xargs -P "$(nproc)" -n 4 clang-tidy -p build/release --quiet 2> >(grep -v 'warnings generated' >&2)
 }
-go_format() { test -z "$(gofmt -l e2e | tee /dev/stderr)"; }
+go_format() {
+  local wrong
+  wrong=$(gofmt -l e2e)
+  [ -z "$wrong" ] || printf '%s\n' "$wrong" >&2
+  [ -z "$wrong" ]
+}
 go_vet() { (cd e2e && go vet ./...) && (cd e2e/kube && go vet ./...); }
 shell() { git ls-files '*.sh' .ci/run | while read -r script; do bash -n "$script" || exit 1; done; }
 
