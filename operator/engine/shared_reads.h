@@ -35,8 +35,16 @@ class SharedReads {
     if (reads.next == nullptr) reads.next = std::make_shared<Round>();
     const std::shared_ptr<Round> mine = reads.next;
     ++reads.callers;
-    Answer answer = wait(lock, context, key, reads, *mine);
+    bool led = false;
+    Answer answer = wait(lock, context, key, reads, *mine, &led);
     --reads.callers;
+    const std::shared_ptr<Round> next = reads.next;
+    const bool done = mine->done;
+    lock.unlock();  // those who are called want it
+    if (done && led) mine->changed.notify_all();
+    if (!done) mine->changed.notify_one();
+    // To one who waits, since a caller goes who led, or was woken to lead.
+    if (next != nullptr && (led || !done)) next->changed.notify_one();
     return answer;
   }
 
@@ -61,13 +69,13 @@ class SharedReads {
   };
 
   Answer wait(std::unique_lock<std::mutex>& lock, const base::Context& context, const std::string& key,
-              Reads& reads, Round& mine) {
+              Reads& reads, Round& mine, bool* led) {
     while (!mine.done) {
-      if (absl::Status status = context.status(); !status.ok()) {
-        pass_on(reads, mine);
-        return status;
+      if (absl::Status status = context.status(); !status.ok()) return status;
+      if (!reads.led) {
+        *led = true;
+        return lead(lock, context, key, reads, mine);
       }
-      if (!reads.led) return lead(lock, context, key, reads, mine);
       mine.changed.wait_for(lock, context.stop(), std::chrono::seconds(1),
                             [&] { return !reads.led || mine.done; });
     }
@@ -97,18 +105,7 @@ class SharedReads {
       }
     }
     reads.led = false;
-    pass_on(reads, mine);
     return answer;
-  }
-
-  // To one who waits, since a caller goes who led, or was woken to lead.
-  void pass_on(Reads& reads, Round& mine) {
-    if (mine.done) {
-      mine.changed.notify_all();
-    } else {
-      mine.changed.notify_one();
-    }
-    if (reads.next != nullptr) reads.next->changed.notify_one();
   }
 
   const std::chrono::milliseconds spacing_;

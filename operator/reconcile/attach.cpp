@@ -14,7 +14,7 @@ namespace collage::reconcile {
 namespace {
 
 constexpr std::chrono::milliseconds kBusy{50};
-constexpr std::chrono::milliseconds kReadSpacing{200};  // of live reads of one node that many share
+constexpr std::chrono::milliseconds kReadSpacing{100};  // of live reads of one node that many share
 constexpr int kCrowd = 16;                              // so many
 
 bool tells_of_holders(const kube::Node& before, const kube::Node& after) {

@@ -283,12 +283,14 @@ absl::StatusOr<Json> StorageNodeOperations::run(const base::Context& context, co
   if (!call->done) {
     auto found = queues_.find(node);
     if (found != queues_.end()) leave(*found->second, call);
+    lock.unlock();
     call_seconds().observe(std::chrono::duration<double>(context.clock().now() - began).count(),
                            {name, absl::StatusCodeToString(why.code())});
     return absl::Status(why.code(),
                         absl::StrCat("node ", node, " has not answered ", name, " for backend ", backend,
                                      " yet: ", std::string(why.message()), "; see its agent's log"));
   }
+  lock.unlock();  // what is done changes no more
   call_seconds().observe(std::chrono::duration<double>(context.clock().now() - began).count(),
                          {name, absl::StatusCodeToString(call->status.code())});
   if (!call->status.ok()) return call->status;
@@ -319,7 +321,7 @@ absl::Status StorageNodeOperations::write(const base::Context& context, NodeQueu
 void StorageNodeOperations::take_answers(const kube::StorageNodeObject& object) {
   const std::vector<Json> answers = engine::operations_in(*object.json, engine::kAnswers);
   if (answers.empty()) return;
-  bool any = false;
+  std::vector<std::shared_ptr<Call>> answered;  // those who wait for them want the lock
   {
     std::lock_guard lock(mutex_);
     auto found = queues_.find(object.meta.name);
@@ -334,11 +336,10 @@ void StorageNodeOperations::take_answers(const kube::StorageNodeObject& object) 
       (*call)->status = answer_status(answer);
       if (const Json* result = base::find(answer, "/result")) (*call)->result = *result;
       (*call)->done = true;
-      (*call)->answered.notify_all();
+      answered.push_back(std::move(*call));
       queue.calls.erase(call);
-      any = true;
     }
-    if (any) {
+    if (!answered.empty()) {
       queue.heard = context_.clock().now();
       // Calls that did not fit into the list go now; finished ones can wait for the next write.
       if (open_before > kMaxOpen) {
@@ -348,6 +349,7 @@ void StorageNodeOperations::take_answers(const kube::StorageNodeObject& object) 
       }
     }
   }
+  for (const auto& call : answered) call->answered.notify_all();
 }
 
 }  // namespace collage::reconcile

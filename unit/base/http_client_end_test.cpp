@@ -1,5 +1,5 @@
 #include <gtest/gtest.h>
-#include <pplx/threadpool.h>
+#include <pplx/pplxtasks.h>
 
 #include <future>
 #include <latch>
@@ -17,8 +17,7 @@ class BusyPool {
  public:
   BusyPool() {
     constexpr int kMoreThanThereAre = 200;
-    for (int i = 0; i < kMoreThanThereAre; ++i)
-      crossplat::threadpool::shared_instance().service().post([free = free_] { free->wait(); });
+    for (int i = 0; i < kMoreThanThereAre; ++i) pplx::create_task([free = free_] { free->wait(); });
   }
   ~BusyPool() { let_go(); }
   void let_go() {
