@@ -50,6 +50,9 @@ std::string format(const std::tm& t, const char* fraction) {
   return buffer;
 }
 
+// The whole years that Clock::Wall can hold, in whatever time zone.
+constexpr int kFirstYear = 1678, kLastYear = 2261;
+
 // `count` decimal digits at `at`, or -1.
 int digits(const std::string& text, size_t at, size_t count) {
   if (at + count > text.size()) return -1;
@@ -118,6 +121,8 @@ Clock::Wall parse_rfc3339(const std::string& text) {
   const int year_number = digits(text, 0, 4), month_number = digits(text, 5, 2),
             day_number = digits(text, 8, 2);
   if (year_number < 0 || month_number < 0 || day_number < 0) return {};
+  // Wall counts nanoseconds in 64 bits: beyond these years they overflow.
+  if (year_number < kFirstYear || year_number > kLastYear) return {};
   const year_month_day date{year(year_number), month(month_number), day(day_number)};
   if (!date.ok() || hour < 0 || hour > 23 || minute < 0 || minute > 59 || second < 0 || second > 60)
     return {};

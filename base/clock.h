@@ -30,7 +30,7 @@ class Clock {
 // RFC 3339 in UTC: "2026-11-22T16:56:38Z" (seconds), or with six decimals (Kubernetes' MicroTime).
 std::string rfc3339(Clock::Wall time);
 std::string rfc3339_micro(Clock::Wall time);
-// 0 on a string that is not RFC 3339.
+// 0 on a string that is not RFC 3339, and on a date before 1678 or after 2261, which a Wall cannot hold.
 Clock::Wall parse_rfc3339(const std::string& text);
 
 }  // namespace collage::base

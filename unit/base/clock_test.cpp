@@ -30,6 +30,9 @@ TEST(Rfc3339, ReadsZonesAndFractions) {
   EXPECT_EQ(parse_rfc3339("2026-01-01T12:00:00.5Z"), noon + 500ms);
   EXPECT_EQ(parse_rfc3339("2026-01-01T12:00:00.000000001Z") - noon, 1ns);
   EXPECT_EQ(parse_rfc3339("2024-02-29T00:00:00Z"), parse_rfc3339("2024-02-28T00:00:00Z") + 24h);
+  // The first and the last whole year that a Wall can hold.
+  EXPECT_EQ(rfc3339(parse_rfc3339("1678-01-01T00:00:00Z")), "1678-01-01T00:00:00Z");
+  EXPECT_EQ(rfc3339(parse_rfc3339("2261-12-31T23:59:59-23:59")), "2262-01-01T23:58:59Z");
 }
 
 TEST(Rfc3339, AnswersZeroForAnythingElse) {
@@ -37,7 +40,8 @@ TEST(Rfc3339, AnswersZeroForAnythingElse) {
        {"", "now", "2026-01-01", "2026-01-01T12:00:00", "2026-01-01 12:00:00Z", "2026-13-01T12:00:00Z",
         "2026-02-29T12:00:00Z", "2026-01-01T24:00:00Z", "2026-01-01T12:60:00Z", "2026-01-01T12:00:00.Z",
         "2026-01-01T12:00:00ZZ", "2026-01-01T12:00:00+2:00", "2026-01-01T12:00:00+24:00",
-        "+026-01-01T12:00:00Z", "2026-01-01T12:00:00Z "}) {
+        "+026-01-01T12:00:00Z", "2026-01-01T12:00:00Z ", "4052-01-01T00:00:00Z", "2262-01-01T00:00:00Z",
+        "1677-12-31T23:59:59Z", "0001-01-01T00:00:00Z"}) {
     EXPECT_EQ(parse_rfc3339(text), Clock::Wall()) << text;
   }
 }
